@@ -1,0 +1,47 @@
+# make demo: the claims of the README, checked on this machine.   make test: everything a change must pass.
+# pip's own settings apply (PIP_INDEX_URL, PIP_FIND_LINKS, ...), for example to choose a CPU build of torch.
+
+comma := ,
+PYTHON ?= python3
+OUT ?= demo_out
+PYTEST_ARGS ?=
+TORCH := $(shell grep '^torch==' constraints.txt)
+SOURCES := setup.cfg pyproject.toml constraints.txt
+
+.PHONY: demo test bench clean
+.DELETE_ON_ERROR:
+
+# $(call environment,folder,extras): a fresh environment with the tested versions, torch first.
+define environment
+	rm -rf $(1)
+	$(PYTHON) -m venv $(1)
+	$(1)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(TORCH)
+	$(1)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$(2)]"
+	touch $@
+endef
+
+.venv-demo/.stamp: $(SOURCES)
+	$(call environment,.venv-demo,train$(comma)plot)
+
+.venv-test/.stamp: $(SOURCES)
+	$(call environment,.venv-test,reference$(comma)train$(comma)plot$(comma)notebooks$(comma)dev)
+
+.venv-bench/.stamp: $(SOURCES)
+	$(call environment,.venv-bench,reference$(comma)bench$(comma)dev)
+
+demo: .venv-demo/.stamp
+	.venv-demo/bin/opteq demo --out $(OUT)
+
+test: .venv-test/.stamp
+	.venv-test/bin/ruff check
+	.venv-test/bin/ruff format --check
+	.venv-test/bin/mypy
+	.venv-test/bin/lint-imports
+	.venv-test/bin/python -m pytest $(PYTEST_ARGS)
+
+bench: .venv-bench/.stamp
+	.venv-bench/bin/python -m pytest -m bench tests/benchmarks $(PYTEST_ARGS)
+
+clean:
+	rm -rf .venv-demo .venv-test .venv-bench build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage htmlcov
+	find opteq_cvx problems tests -name __pycache__ -type d -prune -exec rm -rf {} +

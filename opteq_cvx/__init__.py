@@ -1,0 +1,115 @@
+"""Network layers declared as convex programs: CVXPY in, a verified proximal network in PyTorch out.
+
+Names load on first use: importing the package imports neither torch nor CVXPY, and loading a layer from
+disk never imports CVXPY.
+"""
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import override
+
+if TYPE_CHECKING:
+    from opteq_cvx.adjoint import Implicit, Truncated, Unrolled
+    from opteq_cvx.compile import compile, explain
+    from opteq_cvx.declare import Input, Weight
+    from opteq_cvx.errors import (
+        CompileError,
+        DTypeError,
+        FileError,
+        InputError,
+        MissingExtraError,
+        NotConvexError,
+        OpteqError,
+        SolveError,
+        UnsupportedError,
+    )
+    from opteq_cvx.io import load, save
+    from opteq_cvx.iterate import Anderson, Plain
+    from opteq_cvx.layer import EquilibriumLayer, record
+    from opteq_cvx.solution import Solution
+    from opteq_cvx.status import Status
+    from opteq_cvx.verify import Report, check_atom, verify
+
+__version__ = "0.1.0.dev0"
+
+__all__ = [
+    "Anderson",
+    "CompileError",
+    "DTypeError",
+    "EquilibriumLayer",
+    "FileError",
+    "Implicit",
+    "Input",
+    "InputError",
+    "MissingExtraError",
+    "NotConvexError",
+    "OpteqError",
+    "Plain",
+    "Report",
+    "Solution",
+    "SolveError",
+    "Status",
+    "Truncated",
+    "Unrolled",
+    "UnsupportedError",
+    "Weight",
+    "check_atom",
+    "compile",
+    "explain",
+    "load",
+    "record",
+    "save",
+    "verify",
+]
+
+_HOME = {
+    "adjoint": ("Implicit", "Truncated", "Unrolled"),
+    "compile": ("compile", "explain"),
+    "declare": ("Input", "Weight"),
+    "errors": (
+        "CompileError",
+        "DTypeError",
+        "FileError",
+        "InputError",
+        "MissingExtraError",
+        "NotConvexError",
+        "OpteqError",
+        "SolveError",
+        "UnsupportedError",
+    ),
+    "io": ("load", "save"),
+    "iterate": ("Anderson", "Plain"),
+    "layer": ("EquilibriumLayer", "record"),
+    "solution": ("Solution",),
+    "status": ("Status",),
+    "verify": ("Report", "check_atom", "verify"),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+
+class _Package(ModuleType):
+    """Keeps `oc.compile` and `oc.verify` functions: importing their modules does not rebind them."""
+
+    @override
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _MODULE_OF and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from the module that defines it."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+sys.modules[__name__].__class__ = _Package

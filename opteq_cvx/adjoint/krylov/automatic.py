@@ -1,0 +1,41 @@
+"""The default: conjugate gradients where J = D M, else GMRES; what they leave unsolved goes to a safer solver."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from opteq_cvx.adjoint.krylov.cg import CG
+from opteq_cvx.adjoint.krylov.contract import Linear, LinearSolver, System
+from opteq_cvx.adjoint.krylov.direct import Direct
+from opteq_cvx.adjoint.krylov.gmres import GMRES
+from opteq_cvx.adjoint.krylov.lsmr import LSMR
+from opteq_cvx.splitting.linearization import SymmetricLinearization
+
+DENSE = 400  # up to this dimension the second attempt is a dense factorization
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Automatic(LinearSolver):
+    """Choose by structure; repeat unsolved samples by `Direct` (small d) or `LSMR`: minimum norm, and said so."""
+
+    @override
+    def solve(self, system: System, v: Tensor, *, tolerance: Tensor | float, max_steps: int) -> Linear:
+        symmetric = isinstance(system.jacobian, SymmetricLinearization)
+        first: LinearSolver = CG() if symmetric else GMRES()
+        answer = first.solve(system, v, tolerance=tolerance, max_steps=max_steps)
+        if bool(answer.converged.all()):
+            return answer
+        index = answer.converged.logical_not().logical_and_(torch.isfinite(v).all(1)).nonzero().squeeze(1)
+        if index.numel() == 0:
+            return answer
+        second: LinearSolver = Direct() if v.shape[1] <= DENSE else LSMR()
+        goal = tolerance[index] if isinstance(tolerance, Tensor) and tolerance.shape[0] > 1 else tolerance
+        repeat = second.solve(system.rows(index), v[index], tolerance=goal, max_steps=max_steps)
+        return Linear(
+            answer.w.index_copy(0, index, repeat.w),
+            answer.residual.index_copy(0, index, repeat.residual),
+            answer.steps.index_add(0, index, repeat.steps),
+            answer.converged.index_copy(0, index, repeat.converged),
+        )

@@ -1,0 +1,141 @@
+"""w = (I − J)^{-T} v as a differentiable function of the state, the parameters and v, to any order."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from opteq_cvx.adjoint.fold import vectorize
+from opteq_cvx.adjoint.krylov.contract import Linear, System
+from opteq_cvx.adjoint.problem import FixedPoint, take
+from opteq_cvx.adjoint.pull import forward_again, pull, push
+from opteq_cvx.splitting.contract import Certificate, Prepared
+from opteq_cvx.splitting.linearization import Linearization
+
+
+class AdjointSolve(torch.autograd.Function):
+    """Solve (I − J)ᵀ w = v (transposed) or (I − J) w = v, J = ∂T/∂z at (z, θ).
+
+    apply(problem, transposed, count, z, v, modulus, *theta, *prepared): the first `count` of the last tensors are θ.
+    With h = A^{-T} g for the cotangent g of w: dv = h, and z, θ receive the derivative of ⟨h, J w⟩ with w held fixed
+    (⟨h, Jᵀ w⟩ when transposed). Both are products of `Splitting.step`, so the rule may be differentiated again.
+    Source: theory.md 10, 10.5.
+    """
+
+    @override
+    @staticmethod
+    def forward(
+        problem: FixedPoint, transposed: bool, count: int, z: Tensor, v: Tensor, modulus: Tensor, *tensors: Tensor
+    ) -> Tensor:
+        answer = solve(problem, transposed, z, v, modulus, tensors[:count], tensors[count:])
+        if transposed:
+            problem.record.note_adjoint(v, answer.w, modulus, answer.residual, answer.steps, answer.converged)
+        return answer.w
+
+    @override
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.problem, ctx.transposed, ctx.count, z, _, modulus, *tensors = inputs
+        ctx.save_for_backward(z, output, modulus, *tensors)
+        ctx.save_for_forward(z, output, modulus, *tensors)
+        ctx.set_materialize_grads(False)
+
+    @override
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Any) -> Any:
+        (g,) = cotangents
+        problem, transposed, count = ctx.problem, ctx.transposed, ctx.count
+        z, w, modulus, *tensors = ctx.saved_tensors
+        theta, prepared = tensors[:count], tensors[count:]
+        nothing = [None] * len(tensors)
+        if g is None:
+            return None, None, None, None, None, None, *nothing
+        h = AdjointSolve.apply(problem, not transposed, count, z, g, modulus, *tensors)
+        needs = [ctx.needs_input_grad[3], *ctx.needs_input_grad[6 : 6 + count]]
+        if not any(needs):
+            return None, None, None, None, h, None, *nothing
+        inner, outer = (w, h) if transposed else (h, w)
+        primals = [p for p, need in zip([z, *theta], needs, strict=True) if need]
+
+        def product(*chosen: Tensor) -> Tensor:
+            state, *parameters = substitute([z, *theta], needs, chosen)
+            return transpose(problem, state, parameters, prepared, inner)
+
+        products = iter(pull(product, primals, outer))
+        grads = [next(products) if need else None for need in needs]
+        return None, None, None, grads[0], h, None, *grads[1:], *nothing[count:]
+
+    @override
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        problem, transposed, count = ctx.problem, ctx.transposed, ctx.count
+        moves = [tangents[3], *tangents[6 : 6 + count]]
+        needs = [move is not None for move in moves]
+        with forward_again(ctx) as (z, w, modulus, *tensors):
+            theta, prepared = tensors[:count], tensors[count:]
+            right = torch.zeros_like(w) if tangents[4] is None else tangents[4]
+
+            def product(*chosen: Tensor) -> Tensor:
+                state, *parameters = substitute([z, *theta], needs, chosen)
+                if transposed:
+                    return transpose(problem, state, parameters, prepared, w)
+                return push(lambda s: problem.step(s, parameters, prepared), [state], [w])
+
+            if any(needs):
+                primals = [p for p, need in zip([z, *theta], needs, strict=True) if need]
+                right = right + push(product, primals, [move for move in moves if move is not None])
+            return AdjointSolve.apply(problem, transposed, count, z, right, modulus, *tensors)
+
+    @override
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> Any:
+        problem, transposed, count, *tensors = arguments
+
+        def apply(merged: list[Tensor]) -> tuple[Tensor, ...]:
+            return (AdjointSolve.apply(problem, transposed, count, *merged),)
+
+        (w,), (dim,) = vectorize(apply, info.batch_size, tensors, in_dims[3:], full=2)
+        return w, dim
+
+
+def transpose(
+    problem: FixedPoint, z: Tensor, theta: Sequence[Tensor], prepared: Sequence[Tensor], a: Tensor
+) -> Tensor:
+    """Jᵀ a, differentiable in z, θ and a."""
+    _, product = torch.func.vjp(lambda state: problem.step(state, theta, prepared), z)
+    (result,) = product(a)
+    answer: Tensor = result
+    return answer
+
+
+def substitute(tensors: Sequence[Tensor], needs: Sequence[bool], chosen: Sequence[Tensor]) -> list[Tensor]:
+    """`tensors` with those that `needs` marks replaced by `chosen`, in order."""
+    rest = iter(chosen)
+    return [next(rest) if need else t for t, need in zip(tensors, needs, strict=True)]
+
+
+def solve(
+    problem: FixedPoint,
+    transposed: bool,
+    z: Tensor,
+    v: Tensor,
+    modulus: Tensor,
+    theta: Sequence[Tensor],
+    prepared: Sequence[Tensor],
+) -> Linear:
+    """Solve without autograd, by the options of the problem."""
+    options = problem.linear
+    assert options is not None
+    splitting = problem.splitting
+    parameters, constants = tuple(theta), tuple(prepared)
+
+    def restrict(rows: Tensor) -> Linearization:
+        part = Prepared(take(constants, rows), Certificate())
+        return splitting.linearize(z[rows], take(parameters, rows), part)
+
+    jacobian = splitting.linearize(z, parameters, Prepared(constants, Certificate()))
+    goal = (options.tolerance * modulus.nan_to_num(1.0)).clamp_min(10.0 * torch.finfo(z.dtype).eps)
+    system = System(jacobian, transposed, restrict)
+    return options.solver.solve(system, v.contiguous(), tolerance=goal, max_steps=options.max_steps)

@@ -1,0 +1,47 @@
+"""Products with the derivatives of a map, in a form that any transform may differentiate or vectorize again."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+Function = Callable[..., Tensor]
+
+
+def pull(function: Function, primals: Sequence[Tensor], cotangent: Tensor) -> tuple[Tensor, ...]:
+    """The vector-Jacobian products of function(*primals) with `cotangent`, one per primal.
+
+    Where no gradient of the result can be wanted (gradients are disabled) plain autograd does it, at half the overhead.
+    """
+    if torch.is_grad_enabled():
+        _, transpose = torch.func.vjp(function, *primals)
+        products: tuple[Tensor, ...] = transpose(cotangent)
+        return products
+    with torch.enable_grad():
+        leaves = [p.detach().requires_grad_() for p in primals]
+        image = function(*leaves)
+    if not image.requires_grad:
+        return tuple(torch.zeros_like(p) for p in primals)
+    return torch.autograd.grad(image, leaves, cotangent, allow_unused=True, materialize_grads=True)
+
+
+def push(function: Function, primals: Sequence[Tensor], tangents: Sequence[Tensor]) -> Tensor:
+    """The Jacobian-vector product, by transposing the linear map u ↦ Jᵀu: forward mode does not nest in a jvp rule."""
+    image, transpose = torch.func.vjp(function, *primals)
+    _, again = torch.func.vjp(transpose, torch.zeros_like(image))
+    (product,) = again(tuple(tangents))
+    result: Tensor = product
+    return result
+
+
+@contextmanager
+def forward_again(ctx: Any) -> Iterator[tuple[Tensor, ...]]:
+    """Inside a jvp rule: the saved tensors without this level's tangents, and forward mode on for the outer levels.
+
+    torch runs a Function's jvp with forward mode off, so that jvp of jvp would silently lose a term.
+    """
+    with forward_ad._set_fwd_grad_enabled(True):
+        yield tuple(forward_ad.unpack_dual(t).primal for t in ctx.saved_tensors)

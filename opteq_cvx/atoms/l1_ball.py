@@ -1,0 +1,67 @@
+"""The l1 ball {‖x‖₁ ≤ radius} along axes."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from opteq_cvx.atoms.axes import Reducing, join, split
+from opteq_cvx.atoms.contract import Data, Spelling, Trait
+from opteq_cvx.atoms.primitives import indicator, soft_threshold
+from opteq_cvx.atoms.threshold import level
+from opteq_cvx.ir.pattern import Arg, Op, Par
+
+_RADIUS = Par("radius")
+
+
+@dataclass(frozen=True, slots=True)
+class L1Ball(Reducing):
+    """The indicator of {‖x‖₁ ≤ radius}, data `radius` ≥ 0; projection by the soft threshold τ that fits."""
+
+    name = "l1_ball"
+    formula = "ι{‖x‖₁ ≤ radius}"
+    cost = "O(n log n)"
+    source = "Duchi et al. 2008; Condat 2016"
+    traits = frozenset({Trait.SET, Trait.EVEN})
+    patterns = (
+        Op("sublevel", (Op("sum", (Op("abs"),)), _RADIUS)),
+        Op("sublevel", (Op("norm1", (Arg(),)), _RADIUS)),
+    )
+    spellings = (
+        Spelling(
+            text="norm1(x) <= r",
+            constraint=True,
+            parameters={"r": ((), {"nonneg": True})},
+            data={"radius": "r"},
+        ),
+        Spelling(
+            text="sum(abs(x), axis=0) <= 0.5",
+            constraint=True,
+            variables={"x": (3, 4)},
+            static={"axes": (-2,)},
+            data={"radius": "0.5"},
+        ),
+    )
+
+    @override
+    def value(self, x: Tensor, data: Data) -> Tensor:
+        return indicator(self.violation(x, data), x.abs().sum(self.axes, keepdim=True))
+
+    @override
+    def prox(self, v: Tensor, step: Tensor, data: Data) -> Tensor:
+        flat = join(v, self.axes)
+        tau = level(flat.abs(), join(data["radius"], self.axes), ties=False)
+        return split(torch.where(tau < 0, flat, soft_threshold(flat, tau.abs())), self.axes, v.shape)
+
+    @override
+    def conjugate(self, y: Tensor, data: Data) -> Tensor:
+        return data["radius"] * y.abs().amax(self.axes, keepdim=True)
+
+    @override
+    def violation(self, x: Tensor, data: Data) -> Tensor:
+        return torch.relu(x.abs().sum(self.axes, keepdim=True) - data["radius"])
+
+    @override
+    def empty(self, data: Data) -> Tensor:
+        return data["radius"] < 0

@@ -1,0 +1,73 @@
+"""The Euclidean ball {‖x‖₂ ≤ radius} along axes."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from opteq_cvx.atoms.axes import Reducing
+from opteq_cvx.atoms.contract import Data, Spelling, Trait
+from opteq_cvx.atoms.primitives import euclidean, indicator
+from opteq_cvx.ir.pattern import Arg, Op, Par
+
+_RADIUS = Par("radius")
+
+
+@dataclass(frozen=True, slots=True)
+class L2Ball(Reducing):
+    """The indicator of {‖x‖₂ ≤ radius}, data `radius` ≥ 0; projection v·min(1, radius/‖v‖).
+
+    On the sphere the derivative is that of the outer formula.
+    """
+
+    name = "l2_ball"
+    formula = "ι{‖x‖₂ ≤ radius}"
+    cost = "O(n)"
+    source = "Parikh, Boyd 2014, section 6.5.1"
+    traits = frozenset({Trait.SET, Trait.EVEN})
+    patterns = (
+        Op("sublevel", (Op("norm2"), _RADIUS)),
+        Op("sublevel", (Op("pnorm", (Arg(),), {"p": 2.0}), _RADIUS)),
+    )
+    spellings = (
+        Spelling(
+            text="norm2(x) <= r",
+            constraint=True,
+            parameters={"r": ((), {"nonneg": True})},
+            data={"radius": "r"},
+        ),
+        Spelling(
+            text="norm2(x, axis=0) <= 0.5",
+            constraint=True,
+            variables={"x": (3, 4)},
+            static={"axes": (-2,)},
+            data={"radius": "0.5"},
+        ),
+    )
+
+    @override
+    def value(self, x: Tensor, data: Data) -> Tensor:
+        return indicator(self.violation(x, data), x.abs().amax(self.axes, keepdim=True))
+
+    @override
+    def prox(self, v: Tensor, step: Tensor, data: Data) -> Tensor:
+        norm, radius = euclidean(v, self.axes), data["radius"]
+        outside = (norm >= radius) & (norm > 0)
+        return v * torch.where(outside, radius / torch.where(outside, norm, 1.0), 1.0)
+
+    @override
+    def conjugate(self, y: Tensor, data: Data) -> Tensor:
+        return data["radius"] * euclidean(y, self.axes)
+
+    @override
+    def violation(self, x: Tensor, data: Data) -> Tensor:
+        return torch.relu(euclidean(x, self.axes) - data["radius"])
+
+    @override
+    def empty(self, data: Data) -> Tensor:
+        return data["radius"] < 0
+
+    @override
+    def kinks(self, v: Tensor, step: Tensor, data: Data) -> tuple[Tensor, ...]:
+        return (v * (data["radius"] / euclidean(v, self.axes)),)

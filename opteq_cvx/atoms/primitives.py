@@ -1,0 +1,28 @@
+"""Building blocks of proxes; at kinks their derivative is the smallest one-sided one."""
+
+import torch
+from torch import Tensor
+
+ROUNDING = 256.0  # multiples of the machine epsilon by which a point may miss a set and still count as inside
+
+
+def soft_threshold(v: Tensor, t: Tensor) -> Tensor:
+    """sign(v) max(|v| − t, 0); derivative 0 at |v| = t (v minus a clamp, whose derivative is 1 there)."""
+    return v - torch.clamp(v, -t, t)
+
+
+def clip(v: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
+    """min(max(v, lower), upper); derivative 0 at both bounds, where it goes to the bound. NaN stays NaN."""
+    return torch.where(v <= lower, lower, torch.where(v >= upper, upper, v))
+
+
+def euclidean(x: Tensor, axes: tuple[int, ...] = (-1,)) -> Tensor:
+    """‖x‖₂ along `axes`, kept with length 1; its derivative at 0 is 0."""
+    norm: Tensor = torch.linalg.vector_norm(x, dim=axes, keepdim=True)
+    return norm
+
+
+def indicator(violation: Tensor, scale: Tensor) -> Tensor:
+    """0 where `violation` is a rounding error of numbers of size `scale`, +inf elsewhere (NaN included)."""
+    inside = violation <= ROUNDING * torch.finfo(violation.dtype).eps * (1.0 + scale)
+    return torch.where(inside, 0.0, torch.inf).to(violation.dtype)

@@ -1,0 +1,243 @@
+"""The command `opteq`: explain, verify and train problem files, list the atoms, run the demonstration.
+
+Exit codes: 0 done and every claim holds, 1 a claim failed, 2 a mistake in call or problem, 130 interrupted.
+Heavy imports happen inside the commands: `opteq --help` needs neither torch nor CVXPY.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from opteq_cvx import __version__
+from opteq_cvx.errors import OpteqError
+from opteq_cvx.problem_file import ProblemFile, read_problem
+
+if TYPE_CHECKING:
+    from opteq_cvx.train import DeviceOptions, TrainOptions
+
+DONE, CLAIM_FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the return value is the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.command(options))
+    except OpteqError as error:
+        if options.traceback:
+            raise
+        print(f"opteq: {error}", file=sys.stderr)
+        return MISTAKE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def explain(options: argparse.Namespace) -> int:
+    """Print what the compiler makes of a problem."""
+    from opteq_cvx.compile import explain as explain_problem
+
+    file, sizes = _problem(options)
+    explanation = explain_problem(*file.declare(**sizes), trace=options.trace)
+    if options.json:
+        plan = explanation.plan
+        _emit(
+            {
+                "problem": file.name,
+                "source": file.source,
+                "plan": plan.name,
+                "lines": [*map(list, plan.lines)],
+            }
+        )
+    else:
+        print(f"{file.name}: {file.summary}\nSource: {file.source}\n\n{explanation}")
+    return DONE
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Check equilibria and gradients of a problem against exact solvers."""
+    import torch
+
+    from opteq_cvx.compile import compile as compile_problem
+    from opteq_cvx.verify import verify as verify_layer
+
+    file, sizes = _problem(options)
+    layer = compile_problem(*file.declare(**sizes))
+    generator = torch.Generator().manual_seed(options.seed)
+    inputs = file.sample(options.samples, generator, **sizes)
+    gradients = not options.no_gradients
+    report = verify_layer(layer, *inputs, gradients=gradients, tolerance=options.tolerance)
+    if options.json:
+        _emit({"problem": file.name, **report.to_dict()})
+    else:
+        print(f"{file.name}: {file.summary}\n\n{report}")
+    return DONE if report.ok else CLAIM_FAILED
+
+
+def train(options: argparse.Namespace) -> int:
+    """Train a classifier around a problem; write weights, metrics and figures."""
+    import torch
+
+    from opteq_cvx.compile import compile as compile_problem
+    from opteq_cvx.io import save
+    from opteq_cvx.train import Classifier, load_data
+    from opteq_cvx.train import train as train_model
+
+    file, sizes = _problem(options)
+    data = load_data(options.data, options.data_dir)
+    torch.manual_seed(options.seed)
+    layer = compile_problem(*file.declare(**sizes))
+    model = Classifier.around(layer, features=data.features, classes=data.classes)
+    model.standardize(data.train.x)
+    run = train_model(
+        model,
+        data,
+        options.out,
+        options=_train_options(options),
+        devices=_device_options(options),
+        resume=options.resume,
+        progress=not options.json,
+    )
+    if not run.interrupted:
+        save(layer, options.out / "layer.opteq")
+    result = {"test_accuracy": run.test_accuracy, "epochs": len(run.rows), "interrupted": run.interrupted}
+    if options.json:
+        _emit({"problem": file.name, "data": data.name, "out": str(options.out), **result})
+    elif run.interrupted:
+        print(f"interrupted; go on with --resume --out {options.out}")
+    else:
+        print(f"{file.name} on {data.name}: {run.test_accuracy:.2%} of the test samples; see {options.out}")
+    return INTERRUPTED if run.interrupted else DONE
+
+
+def atoms(options: argparse.Namespace) -> int:
+    """List the functions with a prox of their own."""
+    from opteq_cvx.atoms.table import markdown, rows
+
+    if options.json:
+        _emit([{"name": r.name, "formula": r.formula, "spellings": list(r.spellings)} for r in rows()])
+    else:
+        print(markdown(), end="")
+    return DONE
+
+
+def demo(options: argparse.Namespace) -> int:
+    """Check the README's claims on this machine."""
+    from opteq_cvx.demo import demonstrate
+
+    say = (lambda text: None) if options.json else print
+    claims = demonstrate(read_problem(options.problem), options.out, say=say)
+    held = all(claim.holds for claim in claims)
+    if options.json:
+        _emit({"ok": held, "claims": [{"text": c.text, "holds": c.holds} for c in claims]})
+    return DONE if held else CLAIM_FAILED
+
+
+def _problem(options: argparse.Namespace) -> tuple[ProblemFile, dict[str, int]]:
+    """The problem file and the sizes given for it."""
+    file = read_problem(options.problem)
+    return file, file.checked(dict(options.size))
+
+
+def _train_options(options: argparse.Namespace) -> "TrainOptions":
+    from opteq_cvx.train import Cosine, OneCycle, TrainOptions
+
+    schedule = {"cosine": Cosine, "onecycle": OneCycle}[options.schedule](peak=options.rate)
+    return TrainOptions(
+        epochs=options.epochs, batch_size=options.batch_size, schedule=schedule, seed=options.seed
+    )
+
+
+def _device_options(options: argparse.Namespace) -> "DeviceOptions":
+    from opteq_cvx.train import DeviceOptions
+
+    return DeviceOptions(accelerator=options.accelerator, devices=options.devices)
+
+
+def _emit(value: Mapping[str, Any] | Sequence[Any]) -> None:
+    """One JSON document on standard output."""
+    print(json.dumps(value, indent=2))
+
+
+def _size(text: str) -> tuple[str, int]:
+    """`name=number`, as argparse types it."""
+    name, _, number = text.partition("=")
+    if not name.isidentifier() or not number.isdigit() or int(number) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not NAME=NUMBER with a positive number")
+    return name, int(number)
+
+
+def _positive(text: str) -> int:
+    """A positive integer, as argparse types it."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a positive integer")
+    return int(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    parser = argparse.ArgumentParser(
+        prog="opteq", description="Network layers declared as convex programs: explain, verify, train."
+    )
+    parser.add_argument("--version", action="version", version=f"opteq_cvx {__version__}")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--json", action="store_true", help="print one JSON document instead of text")
+    common.add_argument("--traceback", action="store_true", help="show where an error was raised")
+    problem = argparse.ArgumentParser(add_help=False)
+    problem.add_argument(
+        "problem", type=Path, metavar="PROBLEM", help="a problem file, for example problems/box_qp.py"
+    )
+    problem.add_argument(
+        "--size", type=_size, action="append", default=[], metavar="NAME=NUMBER", help="a size of the problem"
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("explain", parents=[problem, common], help="show the program and its plan")
+    command.add_argument("--trace", action="store_true", help="show the program after each pass")
+    command.set_defaults(command=explain)
+
+    command = commands.add_parser("verify", parents=[problem, common], help="check against exact solvers")
+    command.add_argument("--samples", type=_positive, default=8, help="random inputs (default 8)")
+    command.add_argument("--seed", type=int, default=0, help="of the random inputs (default 0)")
+    command.add_argument(
+        "--tolerance", type=float, default=1e-6, help="relative error that passes (default 1e-6)"
+    )
+    command.add_argument("--no-gradients", action="store_true", help="check values only")
+    command.set_defaults(command=verify)
+
+    command = commands.add_parser(
+        "train", parents=[problem, common], help="train a classifier around the layer"
+    )
+    command.add_argument(
+        "--data", default="digits", help="digits, mnist, fashion_mnist or NAME.npz (default digits)"
+    )
+    command.add_argument("--data-dir", type=Path, help="the folder with the files of --data")
+    command.add_argument("--out", type=Path, default=Path("runs"), help="folder of results (default runs)")
+    command.add_argument("--epochs", type=_positive, default=20)
+    command.add_argument("--batch-size", type=_positive, default=64)
+    command.add_argument("--rate", type=float, default=3e-3, help="peak learning rate (default 0.003)")
+    command.add_argument("--schedule", choices=("cosine", "onecycle"), default="cosine")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument(
+        "--accelerator", default="auto", help="auto, cpu or cuda, as Lightning Fabric has it"
+    )
+    command.add_argument("--devices", type=_positive, default=1)
+    command.add_argument("--resume", action="store_true", help="go on with the interrupted run in --out")
+    command.set_defaults(command=train)
+
+    command = commands.add_parser(
+        "atoms", parents=[common], help="list the functions with a prox of their own"
+    )
+    command.set_defaults(command=atoms)
+
+    command = commands.add_parser("demo", parents=[common], help="check the README's claims on this machine")
+    command.add_argument(
+        "problem", type=Path, nargs="?", default=Path("problems/opteq_unit.py"), metavar="PROBLEM"
+    )
+    command.add_argument(
+        "--out", type=Path, default=Path("demo_out"), help="folder of results (default demo_out)"
+    )
+    command.set_defaults(command=demo)
+    return parser

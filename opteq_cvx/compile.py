@@ -1,0 +1,101 @@
+"""compile and explain: the pipeline, readable on one screen."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+import cvxpy as cp
+
+from opteq_cvx.adjoint import AdjointMode, Implicit
+from opteq_cvx.frontend import read
+from opteq_cvx.ir.printer import program_text
+from opteq_cvx.ir.program import Program
+from opteq_cvx.iterate import Anderson, Iteration
+from opteq_cvx.layer import EquilibriumLayer
+from opteq_cvx.options import OnFailure, Options
+from opteq_cvx.plan import Plan, make_plan
+
+
+def compile(
+    problem: cp.Problem,
+    inputs: Sequence[cp.Parameter] | None = None,
+    outputs: Sequence[cp.Expression] | None = None,
+    *,
+    tolerance: float | None = None,
+    max_steps: int = 10_000,
+    iteration: Iteration | None = None,
+    adjoint: AdjointMode | None = None,
+    on_failure: OnFailure = "best",
+) -> EquilibriumLayer:
+    """Compile a convex program into an equivalent proximal fixed-point network, a `torch.nn.Module`.
+
+    Args:
+        problem: a DCP problem (DPP is not required).
+        inputs: parameters that are data of each call, in the order of the call; `oc.Input`s are found without it.
+        outputs: what the layer returns, affine expressions of the variables; default all variables.
+        tolerance: bound on the estimated relative distance to the solution; default 1e-6 in float64, 1e-4 in float32.
+        max_steps: iterations before a sample is given up (status MAX_STEPS).
+        iteration: how the fixed-point map is driven; default safeguarded Anderson.
+        adjoint: how gradients are computed; default `Implicit()`.
+        on_failure: "best" iterate with zero gradient and one warning, "nan", or "raise".
+
+    Returns:
+        EquilibriumLayer: call it with one tensor per input, batch axes leading.
+
+    Raises:
+        CompileError: the problem is not DCP, holds a parameter that is neither input nor weight, or an expression
+            that cannot be compiled; the message quotes it and says what to write instead.
+
+    Source: Xie et al., *Optimization Induced Equilibrium Networks*, arXiv 2105.13228.
+    """
+    options = Options(
+        tolerance=tolerance,
+        max_steps=max_steps,
+        iteration=iteration if iteration is not None else Anderson(),
+        adjoint=adjoint if adjoint is not None else Implicit(),
+        on_failure=on_failure,
+    )
+    reading = read(problem, inputs, outputs)
+    return EquilibriumLayer.from_program(reading.program, reading.initial, options, reading.declaration)
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What the compiler makes of a problem: the program it read, the program after each pass, and the plan."""
+
+    program: Program
+    stages: tuple[tuple[str, str], ...]
+    plan: Plan
+
+    def __str__(self) -> str:
+        parts = [f"-- {name}\n{text}" for name, text in self.stages]
+        return "\n\n".join([*parts, str(self.plan)])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        parts = [f"<h4>{escape(name)}</h4><pre>{escape(text)}</pre>" for name, text in self.stages]
+        return "".join(parts) + self.plan._repr_html_()
+
+
+def explain(
+    problem: cp.Problem,
+    inputs: Sequence[cp.Parameter] | None = None,
+    outputs: Sequence[cp.Expression] | None = None,
+    *,
+    trace: bool = False,
+) -> Explanation:
+    """Show the program, and the plan, that `compile` would use, without building a layer.
+
+    With `trace`, the program is shown after each pass. Raises as `compile` does.
+    """
+    program = read(problem, inputs, outputs).program
+    texts: list[tuple[str, str]] = [("read", program_text(program))]
+
+    def keep(name: str, after: Program) -> None:
+        text = program_text(after)
+        if trace and text != texts[-1][1]:
+            texts.append((name, text))
+
+    plan = make_plan(program, keep)
+    return Explanation(program, tuple(texts), plan)

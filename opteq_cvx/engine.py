@@ -1,0 +1,129 @@
+"""Engine: one solve of a planned map for a batch, without autograd, and the verdict on every sample."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from opteq_cvx.adjoint.mode import Equilibrated
+from opteq_cvx.adaptive import adaptive_solve
+from opteq_cvx.adjoint.problem import Solve, take
+from opteq_cvx.iterate.contract import Iterate, Iteration, Map, Progress, Restrict, Stop
+from opteq_cvx.splitting.contract import Certificate, Prepared, Splitting, Theta
+from opteq_cvx.status import Status, code
+
+SMALLEST_MARGIN = 1e-3  # tolerances are divided by at most 1/this for badly conditioned programs
+UNKNOWN_MARGIN = 1e-1  # where no modulus is certified
+NOISE = 50.0  # no residual below this many units of rounding is asked for
+
+
+class Trace:
+    """Receives what the differentiable result does not carry: the residual history."""
+
+    def __init__(self) -> None:
+        self.history: Tensor | None = None
+
+
+def forward_solve(
+    splitting: Splitting,
+    iteration: Iteration,
+    *,
+    tolerance: float,
+    max_steps: int,
+    trace: Trace | None = None,
+    progress: Progress | None = None,
+) -> Solve:
+    """The solve that the adjoint modes differentiate: prepare, then drive the map to a fixed point."""
+
+    def solve(z0: Tensor, theta: Theta, prepared: Prepared | None) -> tuple[Iterate, Prepared]:
+        ready = splitting.prepare(theta) if prepared is None else prepared
+        if splitting.exact:
+            return _apply_once(splitting.runner(theta, ready), z0), ready
+        stop = Stop(tolerance=tolerance, max_steps=max_steps, margin=_margin(ready.certificate, z0, tolerance))
+
+        def restrict(rows: Tensor | None) -> Map:
+            if rows is None:
+                return splitting.runner(theta, ready)
+            return splitting.runner(take(theta, rows), Prepared(take(ready.tensors, rows), ready.certificate))
+
+        if splitting.adaptive:
+            return adaptive_solve(splitting, iteration, theta, ready, z0, stop)
+        bad = _hopeless(ready.certificate, z0)
+        if trace is None and bad is not None and z0.device.type == "cpu" and bool(bad.any()):
+            return _skipping(iteration, restrict, z0, stop, bad, progress), ready
+        done = iteration.run(restrict, z0, stop, history=trace is not None, progress=progress)
+        if trace is not None:
+            trace.history = done.history
+        return done, ready
+
+    return solve
+
+
+def _apply_once(map_: Map, z0: Tensor) -> Iterate:
+    z = map_(z0)
+    sound = torch.isfinite(z).all(dim=1)
+    zeros = z.new_zeros(z.shape[0])
+    return Iterate(z, zeros, torch.ones_like(zeros, dtype=torch.int64), sound, sound)
+
+
+def _margin(certificate: Certificate, like: Tensor, tolerance: float) -> Tensor:
+    floor = NOISE * torch.finfo(like.dtype).eps / tolerance
+    if certificate.modulus is None:
+        return like.new_full((1,), max(UNKNOWN_MARGIN, floor))
+    return certificate.modulus.clamp(min=SMALLEST_MARGIN, max=1.0).clamp_min(floor)
+
+
+def _hopeless(certificate: Certificate, like: Tensor) -> Tensor | None:
+    """(B,) samples whose program is not convex or empty: iterating them is wasted."""
+    flags = [~certificate.convex] if certificate.convex is not None else []
+    flags += [certificate.empty] if certificate.empty is not None else []
+    if not flags:
+        return None
+    total = flags[0] if len(flags) == 1 else flags[0] | flags[1]
+    return total.expand(like.shape[0])
+
+
+def _skipping(
+    iteration: Iteration, restrict: Restrict, z0: Tensor, stop: Stop, bad: Tensor, progress: Progress | None
+) -> Iterate:
+    """Run on the other samples only, so that a hopeless one costs nothing."""
+    rows = z0.shape[0]
+    flags = torch.zeros(rows, dtype=torch.bool)
+    steps = torch.zeros(rows, dtype=torch.int64)
+    out = Iterate(z0.clone(), z0.new_full((rows,), torch.inf), steps, flags, ~flags)
+    good = (~bad).nonzero().squeeze(1)
+    if not good.numel():
+        return out
+    margin = stop.margin if stop.margin is None or stop.margin.shape[0] == 1 else stop.margin[good]
+    inner = Stop(tolerance=stop.tolerance, max_steps=stop.max_steps, check_every=stop.check_every, margin=margin)
+    done = iteration.run(lambda part: restrict(good if part is None else good[part]), z0[good], inner, progress=progress)
+    out.z[good], out.residual[good], out.steps[good] = done.z, done.residual, done.steps
+    out.converged[good], out.finite[good] = done.converged, done.finite
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A status code per sample, and a certified bound on ‖z − z*‖ (inf where no modulus is known)."""
+
+    codes: Tensor
+    distance: Tensor
+
+
+def judge(eq: Equilibrated, finite: Tensor, valid: Tensor) -> Verdict:
+    """The status of every sample; `finite` and `valid` (B,) describe its data."""
+    certificate = eq.prepared.certificate
+    codes = torch.where(eq.converged, code(Status.CONVERGED), code(Status.MAX_STEPS))
+    codes = torch.where(eq.finite, codes, code(Status.DIVERGED))
+    if certificate.empty is not None:
+        codes = torch.where(certificate.empty, code(Status.PRIMAL_INFEASIBLE), codes)
+    if certificate.convex is not None:
+        codes = torch.where(certificate.convex, codes, code(Status.NOT_CONVEX))
+    codes = torch.where(valid, codes, code(Status.INVALID_INPUT))
+    codes = torch.where(finite, codes, code(Status.NON_FINITE_INPUT))
+    distance = torch.full_like(eq.residual, torch.inf)
+    modulus = certificate.modulus
+    if modulus is not None:
+        size = torch.linalg.vector_norm(eq.z.detach(), dim=1).clamp_min(1.0)
+        distance = torch.where(modulus > 0, eq.residual * size / modulus.clamp_min(1e-300), distance)
+    return Verdict(codes, distance)

@@ -1,0 +1,104 @@
+"""Coefficient extraction: the matrices of an affine atom that has no rule, through CVXPY's own canonicalization.
+
+With constant data each argument gets one sparse matrix. An atom bilinear in one parametric argument θ is
+extracted basis element by basis element, out = Σₖ θₖ Gₖ x, and becomes gathers and a scatter: no matrix that
+depends on a parameter is ever built.
+"""
+
+import warnings
+from typing import Any
+
+import cvxpy as cp
+import numpy as np
+import scipy.sparse as sp
+
+from opteq_cvx.errors import UnsupportedError, message
+from opteq_cvx.frontend.affine_shapes import positions, reshaping
+from opteq_cvx.frontend.hoist import hoist
+from opteq_cvx.frontend.scope import Scope, text
+from opteq_cvx.ir import act
+from opteq_cvx.ir.frozen import FrozenDict, IntArray, Shape, size
+from opteq_cvx.ir.linmap import Adjoint, LinearMap, Sparse, compose, diagonal, gather
+from opteq_cvx.ir.param import Apply, const, multiply
+
+BASIS_LIMIT = 4096
+"""Entries of a parametric argument up to which an unknown atom is extracted basis element by basis element."""
+
+
+def extracted(expr: cp.Expression, scope: Scope) -> tuple[tuple[int, LinearMap], ...]:
+    """The map of each varying argument of an affine atom.
+
+    Raises:
+        UnsupportedError: the coefficients depend on parameters in a way that extraction does not cover.
+    """
+    parametric = [i for i, a in enumerate(expr.args) if scope.has_parameters(a) and not scope.has_variables(a)]
+    varying = [i for i, a in enumerate(expr.args) if scope.has_variables(a)]
+    if not parametric:
+        matrices = jacobians(expr, list(expr.args))
+        return tuple((i, Sparse(matrices[i], expr.args[i].shape, expr.shape)) for i in varying)
+    if len(parametric) == 1 and len(varying) == 1 and expr.args[parametric[0]].size <= BASIS_LIMIT:
+        found = _bilinear(expr, scope, parametric[0], varying[0])
+        if found is not None:
+            return ((varying[0], found),)
+    raise UnsupportedError(
+        message(
+            f"the affine function {type(expr).__name__} has coefficients that depend on parameters",
+            "a function with a structured rule",
+            "write it with products, sums, stacks and indexing of CVXPY",
+            f'"{text(expr)}"',
+        )
+    )
+
+
+def jacobians(expr: cp.Expression, args: list[cp.Expression]) -> list[Any]:
+    """The matrix of each argument as CSR between C-ordered flat vectors; None for constant ones."""
+    probe = expr.copy([a if a.is_constant() else cp.Variable(a.shape) for a in args])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        grads = probe._grad([np.zeros(a.shape) for a in args])
+    rows = _fortran_positions(expr.shape)
+    out: list[Any] = []
+    for a, grad in zip(args, grads, strict=True):
+        if a.is_constant():
+            out.append(None)
+            continue
+        transposed = sp.csc_array(grad).T.tocsr()  # (out, in) in Fortran order
+        out.append(sp.csr_array(transposed[rows][:, _fortran_positions(a.shape)]))
+    return out
+
+
+def _fortran_positions(shape: Shape) -> IntArray:
+    """At each C-order position, the Fortran-order position of the same entry."""
+    return np.argsort(positions(shape).reshape(-1, order="F"), kind="stable")
+
+
+def _bilinear(expr: cp.Expression, scope: Scope, at: int, x_at: int) -> LinearMap | None:
+    """out = Σₖ θₖ Gₖ x as scatter ∘ (values ∘ gathered θ) ∘ gather; None when expr is not linear in θ."""
+    shape, x_shape = expr.args[at].shape, expr.args[x_at].shape
+    entries = []
+    for k in range(size(shape)):
+        matrix = sp.coo_array(_at_value(expr, at, x_at, _unit(shape, k)))
+        entries.append(np.stack([np.full(matrix.nnz, k), *matrix.coords, matrix.data]))
+    k, out, source, values = np.concatenate(entries, axis=1)
+    trial = np.random.default_rng(0).standard_normal(shape)
+    weights = values * trial.reshape(-1)[k.astype(int)]
+    built = sp.coo_array((weights, (out.astype(int), source.astype(int))), (expr.size, size(x_shape)))
+    if np.abs(built.tocsr() - _at_value(expr, at, x_at, trial)).max() > 1e-9 * max(1.0, float(np.abs(weights).max())):
+        return None
+    theta = act.reshape(hoist(expr.args[at], scope), (size(shape),))
+    picked = Apply("gather", (theta,), k.shape, FrozenDict(index=k.astype(np.int64)))
+    gathered = gather(source.astype(np.int64), x_shape)
+    scatter = Adjoint(gather(out.astype(np.int64), (expr.size,)))
+    scaled = compose(diagonal(multiply(picked, const(values)), k.shape), gathered)
+    return compose(reshaping((expr.size,), expr.shape), compose(scatter, scaled))
+
+
+def _at_value(expr: cp.Expression, at: int, x_at: int, value: np.ndarray[Any, Any]) -> Any:
+    args = [cp.Constant(value) if i == at else a for i, a in enumerate(expr.args)]
+    return jacobians(expr, args)[x_at]
+
+
+def _unit(shape: Shape, k: int) -> np.ndarray[Any, Any]:
+    out = np.zeros(size(shape))
+    out[k] = 1.0
+    return out.reshape(shape)

@@ -1,0 +1,116 @@
+"""The role of each parameter: an input of the layer, a weight of it, or a mistake."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cvxpy as cp
+import numpy as np
+
+from opteq_cvx.declare import Input, Weight, leaf_of
+from opteq_cvx.errors import CompileError, message
+from opteq_cvx.frontend.names import hidden
+from opteq_cvx.ir.frozen import Array
+from opteq_cvx.ir.param import Leaf, Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """Inputs in positional order, weights in order of creation, and a leaf for each, in the same order."""
+
+    inputs: tuple[cp.Parameter, ...]
+    weights: tuple[cp.Parameter, ...]
+    leaves: tuple[Leaf, ...]
+
+    @property
+    def by_id(self) -> dict[int, Leaf]:
+        """Leaves by the id of their parameter."""
+        return {id(p): leaf for p, leaf in zip((*self.inputs, *self.weights), self.leaves, strict=True)}
+
+    def initial(self) -> dict[str, Array]:
+        """The weights' values by name, float64."""
+        count = len(self.inputs)
+        pairs = zip(self.weights, self.leaves[count:], strict=True)
+        return {leaf.name: np.array(weight.value, dtype=np.float64) for weight, leaf in pairs}
+
+
+def roles(problem: cp.Problem, inputs: Sequence[cp.Parameter] | None, more: Iterable[cp.Expression]) -> Roles:
+    """Sort the parameters of `problem` and of the expressions `more`.
+
+    Inputs are those listed, in that order, then each `Input` of the problem that is not listed, in order of
+    creation.
+
+    Raises:
+        CompileError: a parameter without a role, one name used twice, or a list that holds something else.
+    """
+    listed = list(inputs) if inputs is not None else []
+    _check_list(listed)
+    taken = {id(p) for p in listed}
+    found = parameters(problem, more)
+    rest = sorted((p for p in found if isinstance(p, Input) and id(p) not in taken), key=lambda p: p.id)
+    weights = sorted((p for p in found if isinstance(p, Weight)), key=lambda p: p.id)
+    known = taken | {id(p) for p in (*rest, *weights)}
+    for p in found:
+        if id(p) not in known:
+            raise CompileError(
+                message(
+                    f"parameter {p.name()!r} of shape {p.shape} is neither an input nor a weight",
+                    "a role for every parameter",
+                    f"list it, inputs=[..., {p.name()}], when each sample brings its value; "
+                    f"declare it as opteq_cvx.Weight({p.shape}, name={p.name()!r}) when it is to be learned",
+                )
+            )
+    everything = (*listed, *rest, *weights)
+    _check_names(everything)
+    stages = [*[Stage.INPUT] * (len(listed) + len(rest)), *[Stage.WEIGHT] * len(weights)]
+    leaves = tuple(leaf_of(p, s) for p, s in zip(everything, stages, strict=True))
+    return Roles((*listed, *rest), tuple(weights), leaves)
+
+
+def parameters(problem: cp.Problem, more: Iterable[cp.Expression]) -> list[cp.Parameter]:
+    """Each parameter once, by identity: of the problem, of variables' bounds, of atoms' data, of `more`."""
+    found: dict[int, cp.Parameter] = {}
+    seen: set[int] = set()
+    constraints = problem.constraints
+    stack: list[Any] = [problem.objective.args[0], *more]
+    for c in constraints:
+        stack.extend(c.args)
+        stack.extend(d for d in (c.get_data() or ()) if isinstance(d, cp.Expression))
+    while stack:
+        expr = stack.pop()
+        if id(expr) in seen:
+            continue
+        seen.add(id(expr))
+        if isinstance(expr, cp.Parameter):
+            found[id(expr)] = expr
+        elif isinstance(expr, cp.Variable):
+            bounds = expr.attributes["bounds"]
+            stack.extend(b for b in (bounds if bounds is not None else ()) if isinstance(b, cp.Expression))
+        else:
+            stack.extend((*expr.args, *hidden(expr)))
+    return list(found.values())
+
+
+def _check_list(listed: list[cp.Parameter]) -> None:
+    seen: set[int] = set()
+    for item in listed:
+        if not isinstance(item, cp.Parameter):
+            found = f"inputs holds {type(item).__name__} {str(item)[:60]!r}"
+            raise CompileError(message(found, "CVXPY parameters", "list the cp.Parameter or opteq_cvx.Input itself"))
+        if isinstance(item, Weight):
+            fix = "declare it as opteq_cvx.Input, or leave it out of inputs="
+            raise CompileError(message(f"inputs holds the Weight {item.name()!r}", "inputs only", fix))
+        if id(item) in seen:
+            found = f"inputs holds {item.name()!r} twice"
+            raise CompileError(message(found, "each input once", "remove one of them"))
+        seen.add(id(item))
+
+
+def _check_names(everything: tuple[cp.Parameter, ...]) -> None:
+    used: dict[str, cp.Parameter] = {}
+    for p in everything:
+        if p.name() in used:
+            found = f"two parameters are named {p.name()!r}, of shapes {used[p.name()].shape} and {p.shape}"
+            fix = "give each its own name=: names are keywords of calls and keys of state_dict"
+            raise CompileError(message(found, "one name for each parameter", fix))
+        used[p.name()] = p

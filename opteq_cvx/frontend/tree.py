@@ -1,0 +1,291 @@
+"""CVXPY expressions as Nodes: few spellings, convex operations only.
+
+Sums of elementwise convex functions become `sum` of the elementwise function, concave functions the negative of a
+convex one, linear operations on what is not affine keep their map. Reducing operations carry `axes`, the reduced axes of
+their argument as negative numbers, and `keepdims`; elementwise operations get arguments of one shape.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import cvxpy as cp
+import numpy as np
+
+from opteq_cvx.errors import UnsupportedError, message
+from opteq_cvx.frontend.affine import affine, maps_of
+from opteq_cvx.frontend.affine_products import reciprocal
+from opteq_cvx.frontend.affine_shapes import broadcasting, promoting, reduced, reshaping, summing
+from opteq_cvx.frontend.hoist import hoist
+from opteq_cvx.frontend.names import Attrs, entry, hidden, is_linear_atom
+from opteq_cvx.frontend.scope import Scope, text
+from opteq_cvx.ir import act
+from opteq_cvx.ir import affine as aff
+from opteq_cvx.ir.frozen import FrozenDict, Shape, size
+from opteq_cvx.ir.linmap import Identity, LinearMap, Sum, compose, diagonal, gather
+from opteq_cvx.ir.param import ParamExpr, const, neg
+from opteq_cvx.ir.program import Affine
+from opteq_cvx.ir.tree import Node
+
+
+def tree(expr: cp.Expression, scope: Scope) -> Node:
+    """The Node of an expression.
+
+    Raises:
+        UnsupportedError: complex values, or a function that CVXPY does not ship.
+    """
+    return scope.nodes.of(expr, lambda: _tree(expr, scope))
+
+
+def _tree(expr: cp.Expression, scope: Scope) -> Node:
+    words = text(expr)
+    if not scope.has_variables(expr):
+        return param_node(hoist(expr, scope), words)
+    if scope.is_linear(expr):
+        return affine_node(affine(expr, scope), words)
+    row = entry(expr)
+    if row is None and not is_linear_atom(expr):
+        found = f"the function {type(expr).__name__} is not one of CVXPY's"
+        raise UnsupportedError(message(found, "a function of CVXPY", "write it with CVXPY's functions", f'"{words}"'))
+    if row is not None and row.op in NORMALIZE:
+        args = tuple(tree(a, scope) for a in (*expr.args, *hidden(expr)))
+        return NORMALIZE[row.op](args, expr.shape, words, row.attrs(expr), expr)
+    if is_linear_atom(expr):
+        return _linear(expr, scope, words)
+    assert row is not None, "classes outside the table were refused above"
+    args = tuple(tree(a, scope) for a in (*expr.args, *hidden(expr)))
+    return Node(row.op, args, expr.shape, words, FrozenDict(row.attrs(expr)))
+
+
+# --- leaves and linear operations ----------------------------------------------------------------------
+
+
+def param_node(p: ParamExpr, words: str) -> Node:
+    """A leaf of parameters only."""
+    return Node("param", (), p.shape, words, param=p)
+
+
+def affine_node(x: Affine, words: str) -> Node:
+    """A leaf affine in the variables."""
+    return Node("affine", (), x.shape, words, affine=x)
+
+
+def image(m: LinearMap, node: Node, words: str | None = None) -> Node:
+    """A linear map of a node; leaves take it in."""
+    words = node.text if words is None else words
+    if isinstance(m, Identity):
+        return node
+    if node.affine is not None:
+        return affine_node(aff.image(m, node.affine), words)
+    if node.param is not None:
+        return param_node(act.apply(m, node.param), words)
+    if node.op == "linear":
+        m, node = compose(m, node.attrs["map"]), node.args[0]
+    if isinstance(m, Sum):
+        axes = tuple(a - len(node.shape) for a in m.axes)
+        return Node("sum", (node,), m.shape_out, words, FrozenDict(axes=axes, keepdims=m.keepdims, map=m))
+    return Node("linear", (node,), m.shape_out, words, FrozenDict(map=m))
+
+
+def negative(node: Node, words: str | None = None) -> Node:
+    """−node; a double negation disappears."""
+    words = node.text if words is None else words
+    if node.op == "neg":
+        return node.args[0]
+    if node.affine is not None:
+        return affine_node(aff.negative(node.affine), words)
+    if node.param is not None:
+        return param_node(neg(node.param), words)
+    return Node("neg", (node,), node.shape, words)
+
+
+def _linear(expr: cp.Expression, scope: Scope, words: str) -> Node:
+    row = entry(expr)
+    if row is not None and row.op == "neg":
+        return negative(tree(expr.args[0], scope), words)
+    pieces = [image(m, tree(expr.args[i], scope), words) for i, m in maps_of(expr, scope)]
+    return total(tuple(pieces), words)
+
+
+def total(nodes: tuple[Node, ...], words: str) -> Node:
+    """The sum of nodes of one shape; leaves merge into one."""
+    plain = [n for n in nodes if n.affine is not None or n.param is not None]
+    rest = [n for n in nodes if n.affine is None and n.param is None]
+    if len(plain) > 1 or (plain and not rest):
+        merged = aff.add(*(as_affine(n) for n in plain))
+        leaf = affine_node(merged, words) if merged.parts else param_node(merged.offset, words)
+        rest.append(leaf)
+    else:
+        rest.extend(plain)
+    return rest[0] if len(rest) == 1 else Node("add", tuple(rest), rest[0].shape, words)
+
+
+def as_affine(node: Node) -> Affine:
+    """A leaf as an affine expression."""
+    if node.param is not None:
+        return aff.of_param(node.param)
+    assert node.affine is not None, "only leaves are affine"
+    return node.affine
+
+
+# --- normalization: (arguments, shape, text, attributes, the CVXPY atom) → Node --------------------------
+
+Normalize = Callable[[tuple[Node, ...], Shape, str, Attrs, Any], Node]
+
+
+def same_shape(node: Node, shape: Shape) -> Node:
+    """A node broadcast to `shape`."""
+    if node.shape == shape:
+        return node
+    m = promoting(node.shape, shape) if size(node.shape) == 1 else broadcasting(node.shape, shape)
+    return image(m, node)
+
+
+def elementwise(op: str) -> Normalize:
+    """An elementwise convex function: its arguments all get the shape of the result."""
+
+    def rule(args: tuple[Node, ...], shape: Shape, words: str, attrs: Attrs, expr: Any) -> Node:
+        return Node(op, tuple(same_shape(a, shape) for a in args), shape, words, FrozenDict(attrs))
+
+    return rule
+
+
+def reducing(op: str) -> Normalize:
+    """A convex function of the entries along some axes."""
+
+    def rule(args: tuple[Node, ...], shape: Shape, words: str, attrs: Attrs, expr: Any) -> Node:
+        x = args[0] if args[0].shape else image(reshaping((), (1,)), args[0])
+        axes = tuple(a - len(x.shape) for a in reduced(attrs["axis"], len(x.shape)))
+        more = {k: v for k, v in attrs.items() if k != "axis"}
+        return Node(op, (x, *args[1:]), shape, words, FrozenDict(more, axes=axes))
+
+    return rule
+
+
+def whole(op: str) -> Normalize:
+    """A convex function of the whole argument."""
+
+    def rule(args: tuple[Node, ...], shape: Shape, words: str, attrs: Attrs, expr: Any) -> Node:
+        return Node(op, args, shape, words, FrozenDict(attrs))
+
+    return rule
+
+
+def negated(inner: Normalize) -> Normalize:
+    """A concave function, as the negative of a convex one."""
+
+    def rule(args: tuple[Node, ...], shape: Shape, words: str, attrs: Attrs, expr: Any) -> Node:
+        return negative(inner(args, shape, words, attrs, expr), words)
+
+    return rule
+
+
+def mirrored(inner: Normalize) -> Normalize:
+    """f(x) = −g(−x): min and minimum."""
+
+    def rule(args: tuple[Node, ...], shape: Shape, words: str, attrs: Attrs, expr: Any) -> Node:
+        return negative(inner(tuple(negative(a) for a in args), shape, words, attrs, expr), words)
+
+    return rule
+
+
+def _norm1(args: tuple[Node, ...], shape: Shape, words: str, attrs: Attrs, expr: Any) -> Node:
+    x = args[0]
+    absolute = Node("abs", (x,), x.shape, f"abs({x.text})")
+    return _sum(absolute, attrs, words)
+
+
+def _sum(node: Node, attrs: Attrs, words: str) -> Node:
+    return image(summing(node.shape, attrs["axis"], attrs["keepdims"]), node, words)
+
+
+def _quad_over_lin(args: tuple[Node, ...], shape: Shape, words: str, attrs: Attrs, expr: Any) -> Node:
+    x, y = args
+    if y.param is None:
+        return reducing("quad_over_lin")((x, image(reshaping(y.shape, ()), y)), shape, words, attrs, expr)
+    total = _sum(Node("square", (x,), x.shape, f"square({x.text})"), attrs, words)
+    return image(diagonal(reciprocal(act.reshape(y.param, ())), shape), total, words)
+
+
+def _power(args: tuple[Node, ...], shape: Shape, words: str, attrs: Attrs, expr: Any) -> Node:
+    if "p" not in attrs:
+        found = f"the exponent {text(expr.p)} is a parameter, and the curvature changes with its value"
+        raise UnsupportedError(message(found, "a constant exponent", "write the exponent as a number", f'"{words}"'))
+    p = attrs["p"]
+    if p == 0:
+        return param_node(act.spread(const(1.0), shape), words)
+    if p == 1:
+        return args[0]
+    if p == 2:
+        return Node("square", args, shape, words)
+    if 0 < p < 1:
+        return negative(Node("neg_power", args, shape, words, FrozenDict(attrs)), words)
+    return Node("power", args, shape, words, FrozenDict(attrs))
+
+
+def _pnorm(args: tuple[Node, ...], shape: Shape, words: str, attrs: Attrs, expr: Any) -> Node:
+    if attrs["p"] == 2:
+        rest = {k: v for k, v in attrs.items() if k != "p"}
+        return reducing("norm2")(args, shape, words, rest, expr)
+    if attrs["p"] < 1:
+        return negative(reducing("neg_pnorm")(args, shape, words, attrs, expr), words)
+    return reducing("pnorm")(args, shape, words, attrs, expr)
+
+
+def _geo_mean(args: tuple[Node, ...], shape: Shape, words: str, attrs: Attrs, expr: Any) -> Node:
+    """The weights follow CVXPY: over the reduced entries in Fortran order."""
+    (positive,) = np.nonzero(attrs["p"])
+    if positive.size == 1 and attrs["axis"] is None:  # one entry to the power one
+        index = np.arange(size(args[0].shape)).reshape(args[0].shape).reshape(-1, order="F")[positive[0]]
+        return image(gather(np.full(shape, index), args[0].shape), args[0], words)
+    return negative(reducing("neg_geo_mean")(args, shape, words, attrs, expr), words)
+
+
+def _log1p(args: tuple[Node, ...], shape: Shape, words: str, attrs: Attrs, expr: Any) -> Node:
+    x, one = args[0], const(1.0)
+    if x.affine is not None:
+        moved = affine_node(aff.add(x.affine, aff.of_param(act.spread(one, shape))), f"1 + {x.text}")
+    else:
+        moved = Node("add", (x, param_node(act.spread(one, shape), "1")), shape, f"1 + {x.text}")
+    return negative(Node("neg_log", (moved,), shape, words), words)
+
+
+def _quad_form(args: tuple[Node, ...], shape: Shape, words: str, attrs: Attrs, expr: Any) -> Node:
+    x, p = args
+    if len(x.shape) == 2:
+        x = image(reshaping(x.shape, (size(x.shape),)), x)
+    if expr.is_atom_concave() and not expr.is_atom_convex():
+        return negative(Node("quad_form", (x, negative(p)), shape, words), words)
+    return Node("quad_form", (x, p), shape, words)
+
+
+NORMALIZE: dict[str, Normalize] = {
+    "abs": elementwise("abs"),
+    "cummax": lambda args, shape, words, attrs, expr: Node(
+        "cummax", args, shape, words, FrozenDict(axis=attrs["axis"] - len(shape) if attrs["axis"] >= 0 else attrs["axis"])
+    ),
+    "entr": negated(elementwise("neg_entr")),
+    "exp": elementwise("exp"),
+    "geo_mean": _geo_mean,
+    "huber": elementwise("huber"),
+    "kl_div": elementwise("kl_div"),
+    "log": negated(elementwise("neg_log")),
+    "log1p": _log1p,
+    "log_det": negated(whole("neg_log_det")),
+    "log_sum_exp": reducing("log_sum_exp"),
+    "logistic": elementwise("logistic"),
+    "max": reducing("max"),
+    "maximum": elementwise("maximum"),
+    "min": mirrored(reducing("max")),
+    "minimum": mirrored(elementwise("maximum")),
+    "norm1": _norm1,
+    "norm_inf": reducing("norm_inf"),
+    "pnorm": _pnorm,
+    "power": _power,
+    "quad_form": _quad_form,
+    "quad_over_lin": _quad_over_lin,
+    "rel_entr": elementwise("rel_entr"),
+    "sum_largest": reducing("sum_largest"),
+    "von_neumann_entr": negated(whole("neg_von_neumann_entr")),
+    "xexp": elementwise("xexp"),
+}
+"""Rules by CVXPY's function; a convex function without one keeps its name and attributes."""

@@ -1,0 +1,1 @@
+"""Frozen data: ParamExpr, LinearMap, Term, Program, and their meaning in NumPy. Knows no tensor library."""

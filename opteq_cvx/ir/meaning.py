@@ -1,0 +1,133 @@
+"""The NumPy meaning of linear maps: what every other evaluation of a map must agree with."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from opteq_cvx.ir.frozen import Array, Shape, size
+from opteq_cvx.ir.linmap import (
+    Adjoint,
+    Broadcast,
+    Compose,
+    Diagonal,
+    Gather,
+    Identity,
+    Kron,
+    LeftMul,
+    LinearMap,
+    Permute,
+    Reshape,
+    RightMul,
+    Sparse,
+    Sum,
+    SumMap,
+    Zero,
+)
+from opteq_cvx.ir.param import Const, ParamExpr
+
+Values = Callable[[ParamExpr], Array]
+"""Gives a coefficient its value, dense."""
+
+
+def constant_value(expr: ParamExpr) -> Array:
+    """The value of a constant coefficient."""
+    assert isinstance(expr, Const), "only constants have a value without parameters"
+    return expr.dense()
+
+
+def apply(m: LinearMap, x: Array, values: Values = constant_value) -> Array:
+    """K x for x of shape `m.shape_in`."""
+    match m:
+        case Identity():
+            return x
+        case Zero(shape_out=shape):
+            return np.zeros(shape)
+        case Diagonal(d=d):
+            return values(d) * x
+        case LeftMul(a=a):
+            return values(a) @ x
+        case RightMul(b=b):
+            return x @ values(b)
+        case Gather(index=index):
+            return np.append(x.reshape(-1), 0.0)[index]
+        case Reshape(shape_out=shape, order=order):
+            return np.reshape(x, shape, order="F" if order == "F" else "C")
+        case Permute(axes=axes):
+            return np.transpose(x, axes)
+        case Sum(axes=axes, keepdims=keepdims):
+            return np.asarray(np.sum(x, axis=axes, keepdims=keepdims))
+        case Broadcast(shape_out=shape):
+            return np.broadcast_to(x, shape)
+        case Sparse(matrix=matrix, shape_out=shape):
+            return np.asarray(matrix @ x.reshape(-1)).reshape(shape)
+        case Compose(maps=maps):
+            for part in reversed(maps):
+                x = apply(part, x, values)
+            return x
+        case SumMap(maps=maps):
+            return np.sum([apply(part, x, values) for part in maps], axis=0)
+        case Adjoint(of=of):
+            return adjoint(of, x, values)
+        case Kron(a=a, side=side):
+            return np.kron(values(a), x) if side == "left" else np.kron(x, values(a))
+
+
+def adjoint(m: LinearMap, y: Array, values: Values = constant_value) -> Array:
+    """Kᵀ y for y of shape `m.shape_out`."""
+    match m:
+        case Identity() | Diagonal():
+            return apply(m, y, values)
+        case Zero(shape_in=shape):
+            return np.zeros(shape)
+        case LeftMul(a=a):
+            return values(a).T @ y
+        case RightMul(b=b):
+            return y @ values(b).T
+        case Gather(index=index, shape_in=shape):
+            out = np.zeros(size(shape) + 1)
+            np.add.at(out, index.reshape(-1), y.reshape(-1))
+            return out[:-1].reshape(shape)
+        case Reshape(shape_in=shape, order=order):
+            return np.reshape(y, shape, order="F" if order == "F" else "C")
+        case Permute(axes=axes):
+            return np.transpose(y, np.argsort(axes))
+        case Sum(shape_in=shape):
+            return np.broadcast_to(y.reshape(kept(m)), shape)
+        case Broadcast(shape_in=shape):
+            return np.asarray(np.sum(y, axis=spread_axes(m))).reshape(shape)
+        case Sparse(matrix=matrix, shape_in=shape):
+            return np.asarray(matrix.T @ y.reshape(-1)).reshape(shape)
+        case Compose(maps=maps):
+            for part in maps:
+                y = adjoint(part, y, values)
+            return y
+        case SumMap(maps=maps):
+            return np.sum([adjoint(part, y, values) for part in maps], axis=0)
+        case Adjoint(of=of):
+            return apply(of, y, values)
+        case Kron(a=a, shape_in=(m_rows, n_cols), side=side):
+            p, q = a.shape
+            if side == "left":
+                return np.einsum("ij,iajb->ab", values(a), y.reshape(p, m_rows, q, n_cols))
+            return np.einsum("ij,aibj->ab", values(a), y.reshape(m_rows, p, n_cols, q))
+
+
+def kept(m: Sum) -> Shape:
+    """The shape of a sum's result with the summed axes kept at length 1."""
+    return tuple(1 if i in m.axes else n for i, n in enumerate(m.shape_in))
+
+
+def spread_axes(m: Broadcast) -> tuple[int, ...]:
+    """The axes of a broadcast's result along which entries repeat."""
+    new = len(m.shape_out) - len(m.shape_in)
+    same = enumerate(zip(m.shape_in, m.shape_out[new:], strict=True))
+    return (*range(new), *(new + i for i, (a, b) in same if a != b))
+
+
+def matrix(m: LinearMap, values: Values = constant_value) -> Array:
+    """K as a dense matrix between C-ordered flat vectors; for tests and small maps."""
+    basis = np.eye(size(m.shape_in)).reshape(-1, *m.shape_in)
+    columns = [apply(m, e, values).reshape(-1) for e in basis]
+    return np.stack(columns, axis=1) if columns else np.zeros((size(m.shape_out), 0))
+
+

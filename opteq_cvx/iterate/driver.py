@@ -1,0 +1,199 @@
+"""The loop shared by every iteration: residual checks, frozen samples, compaction, the best iterate.
+
+A rule says how z_{k+1} follows from z_k and T(z_k); the driver does the rest. One step costs one T. At a check the
+residual ‖z_k − T(z_k)‖ comes from the pair the rule needs anyway, so a check costs a few reductions and one copy.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from opteq_cvx.iterate.contract import Iterate, Progress, Restrict, Stop
+
+ROUNDING = 4.0  # a residual below this many units of rounding, relative to ‖z‖, cannot be asked for
+HALF = 0.5  # rows are compacted when at most this share of them is still iterating
+SMALL = 8  # never compact fewer rows than this: the gather costs more than it saves
+
+
+class Rule(ABC):
+    """z_{k+1} from z_k and T(z_k). Holds the buffers of one run, so one instance serves one run."""
+
+    @abstractmethod
+    def advance(self, z: Tensor, image: Tensor) -> Tensor:
+        """Return z_{k+1} from `z` = z_k and `image` = T(z_k), both (b, d).
+
+        `image` is valid until T is called again: a rule copies what it keeps. `z` may be overwritten only where it is
+        the rule's own buffer. Rows never mix.
+        """
+
+    @abstractmethod
+    def take(self, rows: Tensor) -> None:
+        """Keep the samples `rows` (an index tensor into the present rows) only."""
+
+
+@torch.no_grad()
+def drive(
+    rule: Rule,
+    restrict: Restrict,
+    z0: Tensor,
+    stop: Stop,
+    *,
+    history: bool = False,
+    progress: Progress | None = None,
+) -> Iterate:
+    """Iterate `rule` from z0 (B, d) until every sample is done or `stop.max_steps` evaluations of T were made.
+
+    The first check comes after one evaluation, so that a start at the solution costs one; then every
+    `stop.check_every`. A sample that is done keeps the state and the residual of its best check, whatever its row
+    does afterwards. A sample whose iterates are not finite, or left every bounded set, is frozen as not finite.
+    """
+    board = Board(z0, stop, history=history, progress=progress)
+    apply = restrict(None)
+    z, step, pause = z0, 0, 1
+    while True:
+        for _ in range(pause - 1):
+            z = rule.advance(z, apply(z))
+        image = apply(z)
+        step += pause
+        live = board.check(z, image, step)
+        pause = min(stop.check_every, stop.max_steps - step)
+        if not live or pause <= 0:
+            return board.result()
+        z, image = board.revive(z, image)
+        keep = board.compact()
+        if keep is not None:
+            z, image = z[keep], image[keep]
+            rule.take(keep)
+            apply = restrict(board.rows)
+        z = rule.advance(z, image)
+
+
+class Board:
+    """What is known of each sample: its best state, residual, steps and flags.
+
+    The tensors `best` … `alive` have one row per sample still in the loop (all of them until the first compaction);
+    `total` receives the rows that leave.
+    """
+
+    def __init__(self, z0: Tensor, stop: Stop, *, history: bool, progress: Progress | None) -> None:
+        batch = z0.shape[0]
+        floor = ROUNDING * torch.finfo(z0.dtype).eps
+        self.threshold: Tensor | float = max(stop.tolerance, floor)
+        if stop.margin is not None:
+            self.threshold = (stop.tolerance * stop.margin.detach().to(z0)).clamp_min(floor)
+        self.limit = z0.new_tensor(torch.finfo(z0.dtype).max ** 0.25) * z0.norm(dim=1).nan_to_num(1.0).clamp_min(1.0)
+        self.best = z0.detach().clone(memory_format=torch.contiguous_format)
+        self.residual = z0.new_full((batch,), torch.inf)
+        self.steps = torch.zeros(batch, dtype=torch.int64, device=z0.device)
+        self.converged = torch.zeros(batch, dtype=torch.bool, device=z0.device)
+        self.finite = torch.ones_like(self.converged)
+        self.alive = torch.ones_like(self.converged)
+        self.rows: Tensor | None = None
+        self.total: Iterate | None = None
+        self.gap = torch.empty_like(self.best)
+        self.flag = Flag(z0.device)
+        self.last = self.residual.clone() if history or progress is not None else None
+        self.history: list[Tensor] | None = [] if history else None
+        self.progress = progress
+
+    def check(self, z: Tensor, image: Tensor, step: int) -> bool:
+        """Update from the pair (z, T(z)); return whether a sample is still alive."""
+        gap = torch.sub(z, image, out=self.gap)
+        norm = torch.linalg.vector_norm(z, dim=1)
+        relative = torch.linalg.vector_norm(gap, dim=1).div_(norm.clamp_min(1.0))
+        sound = torch.isfinite(relative).logical_and_(norm < self.limit)
+        alive = self.alive
+        self.steps.masked_fill_(alive, step)
+        better = (relative < self.residual).logical_and_(sound).logical_and_(alive)
+        if not self.flag.remote and bool(better.all()):
+            self.best.copy_(z)
+            self.residual.copy_(relative)
+        else:
+            torch.where(better[:, None], z, self.best, out=self.best)
+            torch.where(better, relative, self.residual, out=self.residual)
+        self.finite.logical_and_(sound.logical_or(~alive))
+        done = (relative <= self.threshold).logical_and_(sound).logical_and_(alive)
+        self.converged.logical_or_(done)
+        self.alive = alive.logical_and(sound).logical_and_(~done)
+        if self.last is not None:
+            self.report(step, torch.where(alive, relative, self.residual))
+        return self.flag.read(self.alive)
+
+    def report(self, step: int, relative: Tensor) -> None:
+        """Append to the history, call the observer."""
+        assert self.last is not None
+        self.last = relative.clone() if self.rows is None else self.last.index_copy(0, self.rows, relative)
+        if self.history is not None:
+            self.history.append(self.last)
+        if self.progress is not None:
+            self.progress(step, self.last)
+
+    def revive(self, z: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Put rows that are not finite back to their best state, so that no later operation sees infinities."""
+        if not self.flag.remote and bool(self.finite.all()):
+            return z, image
+        lost = ~self.finite[:, None]
+        return torch.where(lost, self.best, z), torch.where(lost, self.best, image)
+
+    def compact(self) -> Tensor | None:
+        """Move finished rows out (CPU only); return the index of those kept, None where nothing moved."""
+        if self.flag.remote or self.alive.shape[0] <= SMALL:
+            return None
+        if int(torch.count_nonzero(self.alive)) > HALF * self.alive.shape[0]:
+            return None
+        keep = self.alive.nonzero().squeeze(1)
+        self.store()
+        self.rows = keep if self.rows is None else self.rows[keep]
+        self.best, self.gap = self.best[keep], self.gap[keep]
+        self.residual, self.steps, self.limit = self.residual[keep], self.steps[keep], self.limit[keep]
+        self.converged, self.finite, self.alive = self.converged[keep], self.finite[keep], self.alive[keep]
+        if isinstance(self.threshold, Tensor) and self.threshold.shape[0] > 1:
+            self.threshold = self.threshold[keep]
+        return keep
+
+    def store(self) -> None:
+        """Write the present rows into the totals."""
+        if self.total is None or self.rows is None:
+            self.total = Iterate(self.best, self.residual, self.steps, self.converged, self.finite)
+            return
+        rows, total = self.rows, self.total
+        total.z.index_copy_(0, rows, self.best)
+        total.residual.index_copy_(0, rows, self.residual)
+        total.steps.index_copy_(0, rows, self.steps)
+        total.converged.index_copy_(0, rows, self.converged)
+        total.finite.index_copy_(0, rows, self.finite)
+
+    def result(self) -> Iterate:
+        """All samples, in the order of z0."""
+        self.store()
+        assert self.total is not None
+        if self.history is None:
+            return self.total
+        return replace(self.total, history=torch.stack(self.history))
+
+
+class Flag:
+    """Whether any sample is alive. On a CUDA device the answer is that of the check before, so that the host never
+    waits for work it has just queued; the steps this adds change no result, because finished samples are frozen."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.remote = device.type != "cpu"
+        self.lagged = device.type == "cuda"
+        self.slots = [torch.ones((), dtype=torch.bool, pin_memory=True) for _ in range(2)] if self.lagged else []
+        self.events = [torch.cuda.Event() for _ in self.slots]
+        self.count = 0
+
+    def read(self, alive: Tensor) -> bool:
+        """Read the flag, and on CUDA queue the copy that the next check will read."""
+        if not self.lagged:
+            return bool(alive.any())
+        now, before = self.count % 2, (self.count + 1) % 2
+        self.slots[now].copy_(alive.any(), non_blocking=True)
+        self.events[now].record()
+        self.count += 1
+        if self.count == 1:
+            return True
+        self.events[before].synchronize()
+        return bool(self.slots[before])

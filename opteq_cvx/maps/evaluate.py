@@ -1,0 +1,140 @@
+"""Environment: the values of ParamExprs in torch, batched, differentiable, each computed once.
+
+Every value has exactly one leading batch axis, of length B (per sample) or 1 (shared by the batch). A rule per
+operation name computes it with the meaning of CVXPY's function of that name.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from opteq_cvx.errors import InputError, UnsupportedError, message
+from opteq_cvx.ir.param import Apply, Const, Leaf, ParamExpr
+from opteq_cvx.maps import (
+    rules_arithmetic,
+    rules_elementwise,
+    rules_matrix,
+    rules_reduction,
+    rules_shape,
+)
+from opteq_cvx.maps.bind import bind
+from opteq_cvx.maps.matrix import matrix_of
+from opteq_cvx.maps.rule import Rules
+
+RULES: Rules = {
+    **rules_arithmetic.RULES,
+    **rules_shape.RULES,
+    **rules_elementwise.RULES,
+    **rules_reduction.RULES,
+    **rules_matrix.RULES,
+}
+
+MAPS = ("map", "map_apply", "map_adjoint")
+"""Operations with a LinearMap in `attrs["map"]` on their first argument; the others are the map's coefficients."""
+
+
+class Environment:
+    """Values of parameters by name, and of every expression of them on demand: `env(expr)` is (1|B, *expr.shape).
+
+    Args:
+        values: each leaf's value (1|B, *shape), by name.
+        dtype, device: of every result; constants are rebuilt from float64, values are moved.
+    """
+
+    def __init__(self, values: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device | str) -> None:
+        self.values = values
+        self.dtype = dtype
+        self.device = torch.device(device)
+        self._known: dict[
+            int, tuple[ParamExpr, Tensor]
+        ] = {}  # the expression is kept, so that its id stays its own
+
+    def __call__(self, expr: ParamExpr) -> Tensor:
+        """The value of `expr`, (1|B, *expr.shape).
+
+        Raises:
+            InputError: a leaf has no value or one of another shape.
+            UnsupportedError: an operation has no rule.
+        """
+        stack = [expr]
+        while stack:  # by hand: sums written in a loop nest deeper than Python's recursion
+            node = stack[-1]
+            missing = [a for a in _needed(node) if id(a) not in self._known]
+            if missing:
+                stack.extend(missing)
+                continue
+            stack.pop()
+            if id(node) not in self._known:
+                self._known[id(node)] = (node, self._evaluate(node))
+        return self._known[id(expr)][1]
+
+    def _evaluate(self, node: ParamExpr) -> Tensor:
+        match node:
+            case Const():
+                host = torch.from_numpy(node.dense().copy())
+                return host.to(dtype=self.dtype, device=self.device).unsqueeze(0)
+            case Leaf():
+                return self._leaf(node)
+            case Apply():
+                return self._apply(node)
+
+    def _leaf(self, leaf: Leaf) -> Tensor:
+        value = self.values.get(leaf.name)
+        if value is None or tuple(value.shape[1:]) != leaf.shape:
+            found = "has no value" if value is None else f"has a value of shape {tuple(value.shape)}"
+            raise InputError(
+                message(
+                    f'parameter "{leaf.name}" {found}',
+                    f"one batch axis and then {leaf.shape}",
+                    f'pass a tensor of shape (batch, *{leaf.shape}) for "{leaf.name}"',
+                )
+            )
+        return value.to(dtype=self.dtype, device=self.device)
+
+    def _apply(self, node: Apply) -> Tensor:
+        if node.op in MAPS:
+            operator, x = bind(node.attrs["map"], self), self(node.args[0])
+            return operator.adjoint(x) if node.op == "map_adjoint" else operator.apply(x)
+        if _has_sparse_factor(node):
+            return self._sparse_matmul(node)
+        rule = RULES.get(node.op)
+        if rule is None:
+            raise UnsupportedError(
+                message(
+                    f'the operation "{node.op}" on parameters has no rule',
+                    "an operation of CVXPY on parameters and constants",
+                    "compute it in torch and pass the result as a parameter of its own",
+                )
+            )
+        out = rule(node, *(self._known[id(a)][1] for a in node.args))
+        assert tuple(out.shape[1:]) == node.shape, f"rule {node.op}: {tuple(out.shape)} for {node.shape}"
+        return out
+
+    def _sparse_matmul(self, node: Apply) -> Tensor:
+        """A @ x or x @ A with a sparse constant A (the second where both are): one sparse product for the batch."""
+        a, b = node.args
+        if _sparse(b):
+            return matrix_of(b, self).transposed.rows(self(a))
+        matrix = matrix_of(a, self)
+        return matrix.rows(self(b)) if len(b.shape) == 1 else matrix.left(self(b))
+
+
+def _sparse(expr: ParamExpr) -> bool:
+    return isinstance(expr, Const) and expr.sparse
+
+
+def _has_sparse_factor(node: Apply) -> bool:
+    return node.op == "matmul" and any(_sparse(a) for a in node.args)
+
+
+def _needed(node: ParamExpr) -> tuple[ParamExpr, ...]:
+    """The expressions whose values `node` is computed from, leaving out factors that stay sparse."""
+    if not isinstance(node, Apply):
+        return ()
+    if _has_sparse_factor(node):
+        a, b = node.args
+        return (a,) if _sparse(b) else (b,)
+    if node.op in MAPS:
+        return (node.args[0], *(a for a in node.args[1:] if not _sparse(a)))
+    return node.args

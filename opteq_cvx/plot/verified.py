@@ -1,0 +1,45 @@
+"""Errors against an exact solver, sample by sample."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from opteq_cvx.errors import InputError, message
+from opteq_cvx.plot.axes import COLORS, MARKERS, on
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+FLOOR = 1e-17
+"""Exact agreement is drawn here: a logarithmic axis has no place for zero."""
+
+
+def verified_errors(
+    errors: Mapping[str, npt.ArrayLike], *, tolerance: float | None = None, axes: "Axes | None" = None
+) -> "Axes":
+    """Relative errors per sample, one marker and color per quantity, with the tolerance as a line.
+
+    Args:
+        errors: for each name ("values", "gradients") an array (samples,) of errors ≥ 0; NaN is not drawn.
+        tolerance: the bound that they are held to.
+        axes: where to draw; by default a new figure.
+
+    Raises:
+        InputError: an array that is not one-dimensional.
+    """
+    axes = on(axes, x="sample", y="relative error", title="Checked against the exact solver")
+    for (name, values), color, marker in zip(errors.items(), COLORS, MARKERS, strict=False):
+        array = np.asarray(values, dtype=np.float64)
+        if array.ndim != 1:
+            found = f"the errors '{name}' have shape {array.shape}"
+            raise InputError(message(found, "(samples,)", "reduce them to one number a sample"))
+        shown = np.maximum(array, FLOOR)
+        axes.plot(np.arange(len(array)), shown, linestyle="none", marker=marker, color=color, label=name)
+    if tolerance is not None:
+        axes.axhline(tolerance, color="#707070", linewidth=0.8, linestyle=":", label="tolerance")
+    axes.set_yscale("log")
+    axes.locator_params(axis="x", integer=True)
+    axes.legend(frameon=False)
+    return axes

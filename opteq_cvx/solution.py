@@ -1,0 +1,110 @@
+"""Solution: what `layer.solve` returns, and the per-sample statuses and statistics inside it."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from opteq_cvx.adjoint.record import GradientRecord
+from opteq_cvx.status import CODES, Status, code
+
+
+@dataclass(frozen=True, slots=True)
+class Statuses:
+    """A Status per sample, kept as integer codes (batch shape, any device); indexing gives the `Status`."""
+
+    codes: Tensor
+
+    def __getitem__(self, index: int | tuple[int, ...]) -> Status:
+        return CODES[int(self.codes[index])]
+
+    def __iter__(self) -> Iterator[Status]:
+        return (CODES[int(c)] for c in self.codes.reshape(-1))
+
+    def __len__(self) -> int:
+        return self.codes.numel()
+
+    def counts(self) -> dict[Status, int]:
+        """How many samples ended in each status that occurs."""
+        return dict(Counter(iter(self)))
+
+    @property
+    def all_converged(self) -> bool:
+        """Whether every sample converged."""
+        return bool((self.codes == code(Status.CONVERGED)).all())
+
+    @property
+    def failed(self) -> Tensor:
+        """A boolean tensor: samples whose values are only a best iterate (gradient zero)."""
+        return self.codes != code(Status.CONVERGED)
+
+    def __repr__(self) -> str:
+        inside = ", ".join(f"{s.name.lower()}: {n}" for s, n in self.counts().items())
+        return f"Statuses({inside})"
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """How the solve went: steps and relative residual per sample (batch shape).
+
+    distance_bound: a certified bound on the distance of the state to the fixed point (inf where none is known).
+    history: residuals (checks, batch), when asked for.
+    gradient_error: an estimate of the gradient's relative error per sample, after a backward pass.
+    """
+
+    steps: Tensor
+    residual: Tensor
+    distance_bound: Tensor | None = None
+    history: Tensor | None = None
+    record: GradientRecord = field(default_factory=GradientRecord, repr=False)
+
+    @property
+    def gradient_error(self) -> Tensor | None:
+        """Estimate of the gradient's relative error, or None before the backward pass."""
+        return None if self.record.error is None else self.record.error.estimate.reshape(self.residual.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """Values in the order of `outputs`, a status per sample, statistics and the objective (the user's sign).
+
+    `variables` holds every variable by name; `state` restarts a later solve (`init=solution`).
+    """
+
+    values: tuple[Tensor, ...]
+    variables: dict[str, Tensor]
+    status: Statuses
+    stats: Stats
+    objective: Tensor
+    state: Tensor
+
+    def __repr__(self) -> str:
+        steps = self.stats.steps
+        worst = float(self.stats.residual.max()) if steps.numel() else 0.0
+        most = int(steps.max()) if steps.numel() else 0
+        return f"Solution({self.status!r}, steps<={most}, residual<={worst:.1e})"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{s.name.lower()}</td><td>{n}</td></tr>" for s, n in self.status.counts().items()
+        )
+        worst = float(self.stats.residual.max()) if len(self.status) else 0.0
+        return (
+            f"<table><tr><th>status</th><th>samples</th></tr>{rows}</table>"
+            f"<p>worst relative residual {worst:.2e}, at most {int(self.stats.steps.max())} steps</p>"
+        )
+
+
+def detach(solution: Solution) -> Solution:
+    """The same solution without autograd history, for warm starts across training steps."""
+    with torch.no_grad():
+        return Solution(
+            tuple(v.detach() for v in solution.values),
+            {k: v.detach() for k, v in solution.variables.items()},
+            solution.status,
+            solution.stats,
+            solution.objective.detach(),
+            solution.state.detach(),
+        )

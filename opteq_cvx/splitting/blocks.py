@@ -1,0 +1,215 @@
+"""Blocks: the proximal part of a program as proxes on disjoint sets of coordinates.
+
+A block carries one atom on a scaled selection s∘u[index] + b, or a scalar function followed by an interval on
+the same coordinates (prox of the sum is the composition, interval last: Yu 2013; theory.md §12.2).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from opteq_cvx.atoms import Atom, Trait, atom
+from opteq_cvx.ir.frozen import EMPTY, Frozen, FrozenDict, IntArray, freeze_index
+from opteq_cvx.ir.param import ParamExpr, is_zero
+from opteq_cvx.ir.program import Origin, Term
+from opteq_cvx.maps.evaluate import Environment
+from opteq_cvx.ir.layout import Layout, as_selection
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Block(Frozen):
+    """w · f(s∘u[index] + b; data), then, where set, an interval on u[index] itself."""
+
+    f: Atom
+    index: IntArray
+    origin: Origin
+    weight: ParamExpr | None = None
+    scale: ParamExpr | None = None
+    offset: ParamExpr | None = None
+    data: FrozenDict = EMPTY
+    interval: "Block | None" = None
+
+    @property
+    def exprs(self) -> tuple[ParamExpr, ...]:
+        """What of theta belongs to this block, in order."""
+        own = [e for e in (self.weight, self.scale, self.offset) if e is not None]
+        inner = self.interval.exprs if self.interval is not None else ()
+        return (*own, *self.data.values(), *inner)
+
+    def bind(
+        self, step: Tensor, theta: Sequence[Tensor], *, inplace: bool = False
+    ) -> Callable[[Tensor], Tensor]:
+        """The prox as a function of v (B, *event); with `inplace` it may overwrite v.
+
+        `step` is (1|B,) for one step a sample, or (1|B, n) for one a coordinate; `theta` the values of `exprs`.
+        """
+        values, ndim = list(theta), self.index.ndim + 1
+        t = self._step(step)
+        weight = _align(values.pop(0), ndim) if self.weight is not None else None
+        s = _align(values.pop(0), ndim) if self.scale is not None else None
+        b = _align(values.pop(0), ndim) if self.offset is not None else None
+        data = {key: _align(values.pop(0), ndim) for key in self.data}
+        t = t if weight is None else t * weight
+        f, inner_step = self.f, t if s is None else t * s * s
+        then = self.interval.bind(step, values, inplace=inplace) if self.interval is not None else None
+        if inplace and s is None and b is None:
+            first = partial(f.prox_inplace, step=inner_step, data=data)
+            return first if then is None else lambda v: then(first(v))
+
+        def prox(v: Tensor) -> Tensor:
+            inner = v if s is None else s * v
+            inner = inner if b is None else inner + b
+            out = f.prox(inner, inner_step, data)
+            out = out if b is None else out - b
+            out = out if s is None else out / s
+            return out if then is None else then(out)
+
+        return prox
+
+    def _step(self, step: Tensor) -> Tensor:
+        ones = (1,) * self.index.ndim
+        if step.ndim == 1:
+            return step.reshape(-1, *ones)
+        if Trait.SEPARABLE not in self.f.traits:  # one step for the whole block: its rows share their scale
+            return step[:, int(self.index.flat[0])].reshape(-1, *ones)
+        flat = torch.as_tensor(self.index.reshape(-1).copy(), device=step.device)
+        return step.index_select(1, flat).reshape(step.shape[0], *self.index.shape)
+
+    def negative_weight(self, theta: Sequence[Tensor]) -> Tensor | None:
+        """(1|B,) whether some weight is negative, None where there is no weight to check."""
+        if self.weight is None:
+            return None
+        return (theta[0] < 0).reshape(theta[0].shape[0], -1).any(dim=1)
+
+    def empty(self, theta: Sequence[Tensor]) -> Tensor | None:
+        """(1|B,) whether the block's set is empty at these values (a box with lower > upper)."""
+        if self.interval is not None:
+            return self.interval.empty(list(theta)[len(theta) - len(self.interval.exprs) :])
+        values = list(theta)[len(theta) - len(self.data) :]
+        flag = self.f.empty(dict(zip(self.data, values, strict=True)))
+        return None if flag is None else flag.reshape(flag.shape[0], -1).any(dim=1)
+
+
+def _align(value: Tensor, ndim: int) -> Tensor:
+    """Insert singleton axes after the batch axis, so that (1|B, *s) broadcasts against (B, *event)."""
+    missing = ndim - value.ndim
+    return value.reshape(value.shape[0], *(1,) * missing, *value.shape[1:]) if missing > 0 else value
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """Why the terms do not split into disjoint blocks."""
+
+    reason: str
+
+
+def blocks_of(terms: Sequence[Term], layout: Layout) -> tuple[Block, ...] | Overlap:
+    """Disjoint blocks of the proximal terms, merging a scalar function with an interval; or why it cannot be done."""
+    blocks: list[Block] = []
+    for term in terms:
+        selection = as_selection(term.arg, layout)
+        f = atom(term.atom).from_static(term.static)
+        if selection is None:
+            return Overlap(f"{term.origin} acts on a combination of coordinates")
+        data = FrozenDict(term.data)
+        scale, offset, weight = selection.scale, _nonzero(selection.offset), term.weight
+        if Trait.SEPARABLE not in f.traits and scale is not None and scale.shape != ():
+            return Overlap(f"{term.origin} scales the entries of a non-separable function differently")
+        block = Block(f, freeze_index(selection.index), term.origin, weight, scale, offset, data)
+        merged = _merge(blocks, block)
+        if isinstance(merged, Overlap):
+            return merged
+        blocks = merged
+    return tuple(blocks)
+
+
+def _nonzero(offset: ParamExpr) -> ParamExpr | None:
+    return None if is_zero(offset) else offset
+
+
+def _merge(blocks: list[Block], new: Block) -> list[Block] | Overlap:
+    touched = [b for b in blocks if np.intersect1d(b.index, new.index).size]
+    if not touched:
+        return [*blocks, new]
+    if len(touched) > 1:
+        return Overlap(f"{new.origin} overlaps several terms")
+    (old,) = touched
+    rest = [b for b in blocks if b is not old]
+    for outer, inner in ((new, old), (old, new)):
+        plain = outer.scale is None and outer.offset is None and outer.interval is None
+        fits = (
+            Trait.INTERVAL in outer.f.traits
+            and plain
+            and Trait.SEPARABLE in inner.f.traits
+            and Trait.INTERVAL not in inner.f.traits
+            and inner.interval is None
+        )
+        if fits and np.array_equal(outer.index, inner.index):
+            return [*rest, replace(inner, interval=outer)]
+    return Overlap(f"{new.origin} and {old.origin} act on the same coordinates")
+
+
+def evaluate(blocks: Sequence[Block], env: Environment) -> tuple[Tensor, ...]:
+    """The theta of all blocks, in order."""
+    return tuple(env(e) for block in blocks for e in block.exprs)
+
+
+def bind(
+    blocks: Sequence[Block],
+    n: int,
+    step: Tensor,
+    theta: Sequence[Tensor],
+    order: IntArray | None,
+    *,
+    inplace: bool = False,
+) -> Callable[[Tensor], Tensor]:
+    """The joint prox as a function of v (B, n): each block on its coordinates, identity elsewhere.
+
+    `order` permutes the concatenation [blocks…, rest] back to u's order; None when the blocks cover u in order.
+    With `inplace`, v may be overwritten.
+    """
+    if not blocks:
+        return lambda v: v
+    values, bound = list(theta), []
+    for block in blocks:
+        count = len(block.exprs)
+        bound.append(block.bind(step, values[:count], inplace=inplace and order is None and len(blocks) == 1))
+        values = values[count:]
+    if order is None and len(blocks) == 1:
+        (only,), event = bound, blocks[0].index.shape
+        return lambda v: only(v.reshape(v.shape[0], *event)).reshape(v.shape[0], -1)
+    sizes, events = [b.index.size for b in blocks], [b.index.shape for b in blocks]
+    if order is None:
+
+        def in_order(v: Tensor) -> Tensor:
+            parts = zip(bound, v.split(sizes, dim=1), events, strict=True)
+            return torch.cat([f(x.reshape(x.shape[0], *e)).reshape(x.shape[0], -1) for f, x, e in parts], dim=1)
+
+        return in_order
+    device = step.device
+    flats = [torch.as_tensor(b.index.reshape(-1).copy(), device=device) for b in blocks]
+    rest = torch.as_tensor(np.setdiff1d(np.arange(n), np.concatenate([b.index.reshape(-1) for b in blocks])), device=device)
+    back = torch.as_tensor(order.copy(), device=device)
+
+    def prox(v: Tensor) -> Tensor:
+        rows, pieces = v.shape[0], []
+        for block, one, flat in zip(blocks, bound, flats, strict=True):
+            pieces.append(one(v.index_select(1, flat).reshape(rows, *block.index.shape)).reshape(rows, -1))
+        pieces.append(v.index_select(1, rest))
+        return torch.cat(pieces, dim=1).index_select(1, back)
+
+    return prox
+
+
+def inverse_order(blocks: Sequence[Block], n: int) -> IntArray | None:
+    """The permutation that `bind` needs, or None when the blocks, one after the other, are all of u in order."""
+    taken = [b.index.reshape(-1) for b in blocks]
+    used = np.concatenate(taken) if taken else np.zeros(0, dtype=np.int64)
+    if np.array_equal(used, np.arange(n)):
+        return None
+    rest = np.setdiff1d(np.arange(n), used)
+    return freeze_index(np.argsort(np.concatenate([used, rest]), kind="stable"))

@@ -1,0 +1,99 @@
+"""What a splitting is: a fixed-point map T on a flat state, and how to read the variables off a fixed point.
+
+All tensors follow one convention: a leading axis of length B (per sample) or 1 (shared by the batch).
+The state is (B, d). `theta` is the differentiable problem data, `prepared` whatever is derived from it without
+gradient (steps, factorizations): gradients flow through `theta` only, and are correct because a fixed point of T
+does not depend on `prepared`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from opteq_cvx.maps.evaluate import Environment
+from opteq_cvx.splitting.linearization import AutogradLinearization, Linearization
+
+Theta = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """Why the iteration converges, per sample (B,) or shared (1,): None where nothing is known.
+
+    modulus: a certified strong-monotonicity margin of I − T, so that ‖z − z*‖ ≤ ‖z − T(z)‖ / modulus.
+    convex: False where a wrapped quadratic was found indefinite (status `not_convex`).
+    empty: True where a data-dependent set is empty (status `primal_infeasible`).
+    """
+
+    modulus: Tensor | None = None
+    convex: Tensor | None = None
+    empty: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Tensors derived from theta without gradient, all (1|B, ...), and the certificate."""
+
+    tensors: tuple[Tensor, ...]
+    certificate: Certificate
+
+
+class Splitting(ABC):
+    """A compiled map. Instances are frozen dataclasses built by a `plan(program)` function in the same file."""
+
+    @property
+    @abstractmethod
+    def dimension(self) -> int:
+        """d, the length of the state."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether T does not depend on its argument, so that one application solves the program."""
+        return False
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether `error` and `rebalance` steer the solve."""
+        return False
+
+    @abstractmethod
+    def theta(self, env: Environment) -> Theta:
+        """Problem data from parameter values; differentiable in them; evaluated once per call."""
+
+    def factor(self, theta: Theta) -> Theta:
+        """The expensive part of `prepare` that does not depend on inputs: spectra, factorizations; without gradient."""
+        return ()
+
+    @abstractmethod
+    def prepare(self, theta: Theta, factors: Theta | None = None) -> Prepared:
+        """Step sizes and the certificate, from `factors` (computed when None); called without gradient."""
+
+    @abstractmethod
+    def step(self, z: Tensor, theta: Theta, prepared: Prepared) -> Tensor:
+        """T(z): (B, d) → (B, d); pure, differentiable in z and theta (to second order), vmap-friendly."""
+
+    @abstractmethod
+    def primal(self, z: Tensor, theta: Theta, prepared: Prepared) -> Tensor:
+        """The variables (B, n), flattened and concatenated in the program's order; differentiable."""
+
+    def runner(self, theta: Theta, prepared: Prepared) -> Callable[[Tensor], Tensor]:
+        """A fast T for the loop, without autograd; may reuse buffers, never its input's memory."""
+        return lambda z: self.step(z, theta, prepared)
+
+    def linearize(self, z: Tensor, theta: Theta, prepared: Prepared) -> Linearization:
+        """J = ∂T/∂z at z (B, d), without autograd; override with `SymmetricLinearization` where J = D M."""
+        return AutogradLinearization(lambda point: self.step(point, theta, prepared), z)
+
+    @abstractmethod
+    def start(self, batch: int, theta: Theta) -> Tensor:
+        """The default starting state (B, d)."""
+
+    def error(self, z: Tensor, theta: Theta, prepared: Prepared) -> Tensor | None:
+        """Relative optimality error of the program at z (B,); None where ‖z − T(z)‖ says as much."""
+        return None
+
+    def rebalance(self, z: Tensor, theta: Theta, prepared: Prepared) -> tuple[Tensor, Prepared] | None:
+        """Better parameters of the map after some steps, and the state in them; None when nothing should change."""
+        return None

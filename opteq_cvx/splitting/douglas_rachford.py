@@ -1,0 +1,154 @@
+"""Douglas–Rachford (ADMM) on the graph form, in the metric (σ, R): the general splitting.
+
+With w = prox_{g/R}(v), (P + σ + KᵀRK) x̃ = σx − q + KᵀR(2w − v − b), w̃ = Kx̃ + b:
+    x⁺ = x + α(x̃ − x),   v⁺ = v + α(w̃ − w).
+At a fixed point x solves the program and y = R(v − w) are the duals of Kx + b. The state is (√σ x, √R v), in which the
+map is averaged. Sources: Stellato et al., *OSQP* (2020), section 3; Eckstein & Bertsekas 1992 (relaxation).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from opteq_cvx.ir.frozen import Frozen
+from opteq_cvx.maps.evaluate import Environment
+from opteq_cvx.splitting import blocks
+from opteq_cvx.splitting.contract import Certificate, Prepared, Splitting, Theta
+from opteq_cvx.splitting.graph_form import GraphForm
+from opteq_cvx.splitting.quadratic import spectrum
+from opteq_cvx.splitting.scaling import equilibrate
+from opteq_cvx.splitting.system import System, factorize, matmul
+
+SIGMA = 1e-6  # the weight of the proximal term on x, relative to the equilibrated problem
+EQUALITY = 1e3  # how much heavier equality rows weigh
+RHO = 0.1
+ROUNDING = 1e3
+REBALANCE = 2.0  # R changes when primal and dual residuals differ by more than the square of this
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DouglasRachford(Frozen, Splitting):
+    """theta = (P, q, K, b, *block data); prepared = (σ, R, τ, V, λ); state (√σ x, √R v) of length n + m."""
+
+    form: GraphForm
+    relaxation: float = 1.6
+
+    @property
+    @override
+    def dimension(self) -> int:
+        return self.form.layout.n + self.form.m
+
+    @property
+    @override
+    def adaptive(self) -> bool:
+        return True
+
+    @override
+    def theta(self, env: Environment) -> Theta:
+        return self.form.theta(env)
+
+    @override
+    def prepare(self, theta: Theta, factors: Theta | None = None) -> Prepared:
+        p, q, k, *_ = theta
+        d, e, c = equilibrate(p, k, q.abs().amax(dim=0, keepdim=True), self.form.groups)
+        weight = torch.ones(self.form.m, dtype=q.dtype, device=q.device)
+        weight[torch.as_tensor(self.form.equality, device=q.device)] = EQUALITY
+        sigma = SIGMA / (e * e * c[:, None])
+        metric = RHO * weight * d * d / c[:, None]
+        convex = None
+        if not self.form.smooth.certified:
+            lower, upper = spectrum(p)
+            convex = lower >= -ROUNDING * torch.finfo(p.dtype).eps * upper
+        certificate = self.form.certificate(theta, convex)
+        return self._factorized(theta, sigma, metric, certificate)
+
+    def _factorized(self, theta: Theta, sigma: Tensor, metric: Tensor, certificate: Certificate) -> Prepared:
+        p, _, k, *_ = theta
+        system = factorize(p + torch.diag_embed(sigma), k.mT @ (metric[:, :, None] * k))
+        tau = metric.new_ones(1, 1)
+        return Prepared((sigma, metric, tau, system.v, system.eigenvalues), certificate)
+
+    @override
+    def step(self, z: Tensor, theta: Theta, prepared: Prepared) -> Tensor:
+        p, q, k, b, *rest = theta
+        sigma, metric, tau, *parts = prepared.tensors
+        x, v, w = self._unpack(z, prepared, rest)
+        system, a = System(*parts), self.relaxation
+        right = sigma * x - q + matmul(metric * (2 * w - v - b), k)
+        xt = system.solve(right, tau)
+        for _ in range(2):  # refinement against H(θ): the derivative in P and K, exact to second order
+            image = matmul(xt, p) + sigma * xt + matmul(metric * matmul(xt, k.mT), k)
+            xt = xt + system.solve(right - image, tau)
+        wt = matmul(xt, k.mT) + b
+        return torch.cat([sigma.sqrt() * (x + a * (xt - x)), metric.sqrt() * (v + a * (wt - w))], dim=1)
+
+    @override
+    def runner(self, theta: Theta, prepared: Prepared) -> Callable[[Tensor], Tensor]:
+        _, q, k, b, *rest = theta
+        sigma, metric, tau, *parts = prepared.tensors
+        system, n, a = System(*parts), self.form.layout.n, self.relaxation
+        root_sigma, root = sigma.sqrt(), metric.sqrt()
+        prox = blocks.bind(self.form.blocks, self.form.m, 1.0 / metric, rest, None)
+        back = k.mT.contiguous()
+
+        def advance(z: Tensor) -> Tensor:
+            x, v = z[:, :n] / root_sigma, z[:, n:] / root
+            w = prox(v)
+            xt = system.solve(sigma * x - q + matmul(metric * (2 * w - v - b), k), tau)
+            wt = matmul(xt, back) + b
+            return torch.cat([root_sigma * (x + a * (xt - x)), root * (v + a * (wt - w))], dim=1)
+
+        return advance
+
+    @override
+    def error(self, z: Tensor, theta: Theta, prepared: Prepared) -> Tensor:
+        primal, dual, *_ = self._residuals(z, theta, prepared)
+        return torch.maximum(primal, dual)
+
+    @override
+    def rebalance(self, z: Tensor, theta: Theta, prepared: Prepared) -> tuple[Tensor, Prepared] | None:
+        primal, dual, x, w, y = self._residuals(z, theta, prepared)
+        sigma, metric, tau, v, eigenvalues = prepared.tensors
+        ratio = (primal.clamp_min(1e-12) / dual.clamp_min(1e-12)).sqrt().clamp(1e-2, 1e2)
+        ratio = torch.where((ratio > REBALANCE) | (ratio < 1.0 / REBALANCE), ratio, torch.ones_like(ratio))
+        if bool((ratio == 1.0).all()):
+            return None
+        metric = metric * ratio[:, None]
+        state = torch.cat([sigma.sqrt() * x, metric.sqrt() * (w + y / metric)], dim=1)
+        if v.shape[0] == 1:
+            tensors = (sigma, metric, tau * ratio[:, None], v, eigenvalues)
+            return state, Prepared(tensors, prepared.certificate)
+        return state, self._factorized(theta, sigma, metric, prepared.certificate)
+
+    def _residuals(self, z: Tensor, theta: Theta, prepared: Prepared) -> tuple[Tensor, ...]:
+        """Relative primal ‖Kx + b − w‖ and dual ‖Px + q + Kᵀy‖ residuals in the maximum norm (B,), then x, w, y."""
+        p, q, k, b, *rest = theta
+        x, v, w = self._unpack(z, prepared, rest)
+        y = prepared.tensors[1] * (v - w)
+        kx, px, ky = matmul(x, k.mT), matmul(x, p), matmul(y, k)
+        primal = top(kx + b - w) / torch.maximum(torch.maximum(top(kx), top(w)), top(b)).clamp_min(1.0)
+        dual = top(px + q + ky) / torch.maximum(torch.maximum(top(px), top(ky)), top(q)).clamp_min(1.0)
+        return primal, dual, x, w, y
+
+    def _unpack(self, z: Tensor, prepared: Prepared, rest: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """x, v and w = prox_{g/R}(v)."""
+        sigma, metric, *_ = prepared.tensors
+        n = self.form.layout.n
+        x, v = z[:, :n] / sigma.sqrt(), z[:, n:] / metric.sqrt()
+        return x, v, blocks.bind(self.form.blocks, self.form.m, 1.0 / metric, rest, None)(v)
+
+    @override
+    def primal(self, z: Tensor, theta: Theta, prepared: Prepared) -> Tensor:
+        return z[:, : self.form.layout.n] / prepared.tensors[0].sqrt()
+
+    @override
+    def start(self, batch: int, theta: Theta) -> Tensor:
+        return theta[1].new_zeros(batch, self.dimension)
+
+
+def top(x: Tensor) -> Tensor:
+    """The maximum norm of each row, 0 for empty rows."""
+    return x.abs().amax(dim=1) if x.shape[1] else x.new_zeros(x.shape[0])

@@ -1,0 +1,138 @@
+"""Forward–backward: u⁺ = prox_{γf}(u − γ(Pu + q)); with the step precomputed, u⁺ = prox(Mu + c): an OptEq unit.
+
+Source: proximal gradient method, Bauschke & Combettes, *Convex Analysis and Monotone Operator Theory*, ch. 28;
+as a network unit, Xie et al., arXiv 2105.13228. γ = 1/λ_max(P) carries no gradient: a fixed point does not
+depend on it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from opteq_cvx.atoms import Trait
+from opteq_cvx.ir.frozen import Frozen
+from opteq_cvx.ir.param import Const
+from opteq_cvx.ir.program import Term
+from opteq_cvx.maps.evaluate import Environment
+from opteq_cvx.splitting import blocks
+from opteq_cvx.splitting.contract import Prepared, Splitting, Theta
+from opteq_cvx.splitting.linearization import AutogradLinearization, Linearization, SymmetricLinearization
+from opteq_cvx.splitting.quadratic import known_bounds, spectrum
+from opteq_cvx.splitting.structure import Structure
+
+PROJECTORS = ("nonneg", "nonpos", "box", "abs", "pos")  # proxes whose derivative is 0 or 1, entry by entry
+ROUNDING = 1e3  # a λ_min above −ROUNDING·eps·λ_max counts as nonnegative
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ForwardBackward(Frozen, Splitting):
+    """theta = (P, q, *block data), P (1|B, n, n) or its diagonal (1|B, n); prepared = (γ, M, c); the state is u."""
+
+    parts: Structure
+
+    @property
+    @override
+    def dimension(self) -> int:
+        return self.parts.layout.n
+
+    @override
+    def theta(self, env: Environment) -> Theta:
+        smooth = self.parts.smooth
+        return (smooth.hessian(env), smooth.gradient_at_zero(env), *blocks.evaluate(self.parts.blocks, env))
+
+    @override
+    def factor(self, theta: Theta) -> Theta:
+        lower, upper, convex = self._bounds(theta[0])
+        return lower, upper, convex if convex is not None else torch.ones_like(lower, dtype=torch.bool)
+
+    @override
+    def prepare(self, theta: Theta, factors: Theta | None = None) -> Prepared:
+        p, q, *rest = theta
+        lower, upper, convex = factors if factors is not None else self.factor(theta)
+        gamma = torch.where(upper > 0, 1.0 / upper, torch.ones_like(upper))
+        if p.ndim == 3:
+            m = torch.eye(p.shape[-1], dtype=p.dtype, device=p.device) - gamma[:, None, None] * p
+        else:
+            m = 1.0 - gamma[:, None] * p
+        certificate = self.parts.certificate(rest, (gamma * lower).clamp_min(0.0), convex)
+        return Prepared((gamma, m, -gamma[:, None] * q), certificate)
+
+    def _bounds(self, p: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """(λ_min, λ_max, convex) of P: by construction where the structure shows it, else numerically."""
+        smooth = self.parts.smooth
+        if p.ndim == 2:
+            return p.amin(dim=1), p.amax(dim=1), p.amin(dim=1) >= 0
+        if len(smooth.quadratic) == 1 and smooth.whole(smooth.quadratic[0]):
+            known, weight = known_bounds(smooth.quadratic[0]), constant_scalar(smooth.quadratic[0])
+            if known is not None and weight is not None and known.upper < float("inf"):
+                ones = p.new_ones(1)
+                return 2 * weight * known.lower * ones, 2 * weight * known.upper * ones, None
+        lower, upper = spectrum(p)
+        if smooth.certified:
+            return lower, upper, None
+        return lower, upper, lower >= -ROUNDING * torch.finfo(p.dtype).eps * upper
+
+    @override
+    def step(self, z: Tensor, theta: Theta, prepared: Prepared) -> Tensor:
+        p, q, *rest = theta
+        gamma = prepared.tensors[0]
+        return self._prox(gamma, rest)(z - gamma[:, None] * (multiply(z, p) + q))
+
+    @override
+    def runner(self, theta: Theta, prepared: Prepared) -> Callable[[Tensor], Tensor]:
+        gamma, m, c = prepared.tensors
+        prox = self._prox(gamma, theta[2:], inplace=True)
+        if m.ndim == 2:
+            return lambda z: prox(torch.addcmul(c, z, m))
+        if m.shape[0] == 1:
+            m = m[0]
+            return lambda z: prox(torch.addmm(c, z, m))
+        c = c.unsqueeze(1)
+        return lambda z: prox(torch.baddbmm(c.expand(z.shape[0], -1, -1), z.unsqueeze(1), m).squeeze(1))
+
+    def _prox(self, gamma: Tensor, rest: Sequence[Tensor], *, inplace: bool = False) -> Callable[[Tensor], Tensor]:
+        parts = self.parts
+        return blocks.bind(parts.blocks, parts.layout.n, gamma, rest, parts.order, inplace=inplace)
+
+    @override
+    def linearize(self, z: Tensor, theta: Theta, prepared: Prepared) -> Linearization:
+        gamma, m, c = prepared.tensors
+        v = z * m + c if m.ndim == 2 else multiply(z, m) + c
+        prox = self._prox(gamma, theta[2:])
+        matrix = torch.diag_embed(m) if m.ndim == 2 else m
+        if not all(Trait.SEPARABLE in b.f.traits for b in self.parts.blocks):
+            jacobian = AutogradLinearization(prox, v)
+            return SymmetricLinearization(matrix=matrix, apply_diagonal=jacobian.rmatvec)
+        if not self.parts.blocks:
+            return SymmetricLinearization(matrix=matrix, diagonal=torch.ones_like(v), projector=True)
+        diagonal = AutogradLinearization(prox, v).rmatvec(torch.ones_like(v))
+        projector = all(b.f.name in PROJECTORS and b.interval is None for b in self.parts.blocks)
+        return SymmetricLinearization(matrix=matrix, diagonal=diagonal, projector=projector)
+
+    @override
+    def primal(self, z: Tensor, theta: Theta, prepared: Prepared) -> Tensor:
+        return z
+
+    @override
+    def start(self, batch: int, theta: Theta) -> Tensor:
+        return theta[1].new_zeros(batch, self.dimension)
+
+
+def multiply(z: Tensor, p: Tensor) -> Tensor:
+    """Pz for z (B, n) and symmetric P (1|B, n, n), or its diagonal (1|B, n)."""
+    if p.ndim == 2:
+        return z * p
+    return z @ p[0] if p.shape[0] == 1 else (z.unsqueeze(1) @ p).squeeze(1)
+
+
+def constant_scalar(term: Term) -> float | None:
+    """A term's weight when it is one constant number (1 when absent)."""
+    if term.weight is None:
+        return 1.0
+    constant = isinstance(term.weight, Const) and term.weight.dense().size == 1
+    return float(term.weight.dense().reshape(())) if constant else None  # type: ignore[union-attr]
+
+

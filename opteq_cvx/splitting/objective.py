@@ -1,0 +1,53 @@
+"""The objective of a program at given variables, term by term, and the violation of its constraints."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from opteq_cvx.atoms import Trait, atom
+from opteq_cvx.ir.program import Program, Term
+from opteq_cvx.maps.affine import affine
+from opteq_cvx.maps.evaluate import Environment
+
+
+def objective(program: Program, variables: Mapping[str, Tensor], env: Environment) -> Tensor:
+    """sign · (offset + Σ ⟨w, f(Kx + b)⟩) over the terms that are functions, (1|B,), as the user wrote it."""
+    total = env(program.offset).reshape(-1)
+    for term in program.terms:
+        if Trait.SET not in atom(term.atom).traits:
+            total = total + term_value(term, variables, env)
+    return program.sign * total
+
+
+def violation(program: Program, variables: Mapping[str, Tensor], env: Environment) -> Tensor:
+    """The largest violation over the terms that are sets, (1|B,); 0 when there is none."""
+    worst = env(program.offset).reshape(-1) * 0.0
+    for term in program.terms:
+        f = atom(term.atom).from_static(term.static)
+        if Trait.SET in f.traits:
+            found = f.violation(affine(term.arg, variables, env), _data(term, env))
+            if found is not None and found[0].numel():
+                worst = torch.maximum(worst, found.reshape(found.shape[0], -1).amax(dim=1))
+    return worst
+
+
+def term_value(term: Term, variables: Mapping[str, Tensor], env: Environment) -> Tensor:
+    """⟨w, f(Kx + b)⟩ of one term, (1|B,)."""
+    f = atom(term.atom).from_static(term.static)
+    x = affine(term.arg, variables, env)
+    value = f.value(x, _data(term, env))
+    if term.weight is not None:
+        weight = env(term.weight)
+        value = value * weight.reshape(weight.shape[0], *(1,) * (value.ndim - weight.ndim), *weight.shape[1:])
+    return value.reshape(value.shape[0], -1).sum(dim=1)
+
+
+def _data(term: Term, env: Environment) -> dict[str, Tensor]:
+    ndim = len(term.arg.shape) + 1
+    out = {}
+    for key, expr in term.data.items():
+        value = env(expr)
+        missing = ndim - value.ndim
+        out[key] = value.reshape(value.shape[0], *(1,) * missing, *value.shape[1:]) if missing > 0 else value
+    return out

@@ -1,0 +1,43 @@
+"""Row and column scales of a graph form: Ruiz equilibration of [[P, Kᵀ], [K, 0]], as a metric.
+
+Scaling rows by D and columns by E in ADMM equals running it unscaled with the metric R = ρD², σ = σ₀/E², so the
+proxes never see a scaled argument. Source: Stellato et al., *OSQP*, Math. Prog. Comp. 12 (2020), section 5.1.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+ROUNDS = 10
+LOW, HIGH = 1e-4, 1e4
+
+
+def equilibrate(p: Tensor, k: Tensor, q: Tensor, groups: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor, Tensor]:
+    """(D (1|B, m), E (1|B, n), c (1|B,)): row, column and cost scales; rows of one group share their scale."""
+    rows = max(p.shape[0], k.shape[0], q.shape[0])
+    p_abs, k_abs = p.abs().expand(rows, -1, -1), k.abs().expand(rows, -1, -1)
+    d, e = k.new_ones(rows, k.shape[1]), k.new_ones(rows, k.shape[2])
+    for _ in range(ROUNDS):
+        scaled_k = d[:, :, None] * k_abs * e[:, None, :]
+        scaled_p = e[:, :, None] * p_abs * e[:, None, :]
+        row = _amax(scaled_k, 2)
+        column = torch.maximum(_amax(scaled_k, 1), _amax(scaled_p, 1))
+        d = (d / _safe_sqrt(row)).clamp(LOW, HIGH)
+        for start, stop in groups:
+            d = d.clone()
+            d[:, start:stop] = d[:, start:stop].log().mean(dim=1, keepdim=True).exp()
+        e = (e / _safe_sqrt(column)).clamp(LOW, HIGH)
+    scaled_p = e[:, :, None] * p_abs * e[:, None, :]
+    size = torch.maximum(_amax(scaled_p, 1).mean(dim=1), _amax(e * q.abs(), 1))
+    return d, e, 1.0 / torch.where(size > 0, size, torch.ones_like(size)).clamp(LOW, HIGH)
+
+
+def _amax(x: Tensor, dim: int) -> Tensor:
+    if x.shape[dim] == 0:
+        return x.sum(dim=dim)
+    return x.amax(dim=dim)
+
+
+def _safe_sqrt(x: Tensor) -> Tensor:
+    return torch.where(x > LOW, x, torch.ones_like(x)).sqrt()

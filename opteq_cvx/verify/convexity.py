@@ -1,0 +1,104 @@
+"""What CVXPY believes without looking: `psd_wrap` and its relatives, checked on numbers."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cvxpy as cp
+import numpy as np
+from cvxpy.atoms.affine import wraps
+from cvxpy.atoms.quad_form import QuadForm
+from typing_extensions import override
+
+from opteq_cvx.ir.frozen import Array
+from opteq_cvx.verify.values import dense
+
+EIGENVALUE_SLACK = 1e-10
+"""An eigenvalue above −EIGENVALUE_SLACK · max|λ| counts as nonnegative: rounding of I − W Wᵀ reaches n · 1e-16."""
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A claim about a matrix that its value refutes; `margin` is how far it misses (negative), relative to its scale."""
+
+    text: str
+    claim: str
+    margin: float
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.text} is not {self.claim}: it misses by {-self.margin:.1e} of its scale"
+
+
+def _nodes(problem: cp.Problem) -> Iterator[cp.Expression]:
+    """Every distinct expression node of a problem."""
+    seen: set[int] = set()
+    stack: list[cp.Expression] = [problem.objective.expr]
+    for constraint in problem.constraints:
+        stack.extend(constraint.args)
+    while stack:
+        node = stack.pop()
+        if id(node) not in seen:
+            seen.add(id(node))
+            stack.extend(node.args)
+            yield node
+
+
+def definiteness(matrix: Array) -> float:
+    """λ_min / max|λ| of a symmetric matrix by a dense eigendecomposition (0 for the zero matrix)."""
+    values = np.linalg.eigvalsh(0.5 * (matrix + matrix.T))
+    scale = float(np.max(np.abs(values), initial=0.0))
+    return float(values[0]) / scale if scale > 0.0 else 0.0
+
+
+def _asymmetry(matrix: Array, sign: float) -> float:
+    scale = float(np.max(np.abs(matrix), initial=0.0))
+    return -float(np.max(np.abs(matrix - sign * matrix.T), initial=0.0)) / scale if scale > 0.0 else 0.0
+
+
+def _least(value: Array) -> float:
+    return float(np.min(value, initial=0.0)) / (1.0 + float(np.max(np.abs(value), initial=0.0)))
+
+
+def _margin(node: cp.Expression, value: Array) -> tuple[str, float] | None:
+    """What a node claims of its own value, and the margin by which the claim holds (negative: it does not)."""
+    match node:
+        case wraps.psd_wrap():
+            return "positive semidefinite", min(definiteness(value), _asymmetry(value, 1.0))
+        case wraps.nsd_wrap():
+            return "negative semidefinite", min(definiteness(-value), _asymmetry(value, 1.0))
+        case wraps.symmetric_wrap():
+            return "symmetric", _asymmetry(value, 1.0)
+        case wraps.skew_symmetric_wrap():
+            return "skew-symmetric", _asymmetry(value, -1.0)
+        case wraps.nonneg_wrap():
+            return "nonnegative", _least(value)
+        case wraps.nonpos_wrap():
+            return "nonpositive", _least(-value)
+        case _:
+            return None
+
+
+def doubts(problem: cp.Problem) -> tuple[Doubt, ...]:
+    """The claims in `problem` that its present values refute: wraps, and the matrix of every quadratic form.
+
+    Wraps around variables are looked at where the variables have values, so call it again after a solve.
+    A quadratic form that CVXPY takes as convex needs λ_min ≥ 0, one it takes as concave λ_max ≤ 0.
+    Cost: one dense eigendecomposition per quadratic form, O(n³).
+    """
+    found: list[Doubt] = []
+    for node in _nodes(problem):
+        if isinstance(node, QuadForm):
+            claim = "positive semidefinite" if node.is_atom_convex() else "negative semidefinite"
+            sign = 1.0 if node.is_atom_convex() else -1.0
+            value = node.args[1].value
+            checked = None if value is None else (claim, definiteness(sign * dense(value)))
+            text = f"the matrix of {node}"
+        elif isinstance(node, wraps.Wrap):
+            value = node.value
+            checked = None if value is None else _margin(node, dense(value))
+            text = str(node.args[0])
+        else:
+            continue
+        if checked is not None and checked[1] < -EIGENVALUE_SLACK:
+            found.append(Doubt(text, *checked))
+    return tuple(found)

@@ -1,0 +1,217 @@
+"""The first oracle: CVXPY with Clarabel at tight tolerances, polished, and never trusting a `psd_wrap`."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from types import SimpleNamespace
+from typing import Any
+
+import cvxpy as cp
+import numpy as np
+import scipy.sparse as sp
+from cvxpy.reductions.solvers.conic_solvers.conic_solver import ConicSolver
+
+from opteq_cvx.errors import InputError
+from opteq_cvx.ir.frozen import Array
+from opteq_cvx.verify.convexity import doubts
+from opteq_cvx.verify.polish import ConicData, ConicPoint, polish, residual
+from opteq_cvx.verify.values import Values, assigned, dense, restored
+
+TOLERANCES = (1e-12, 1e-10, 1e-8, 1e-6)
+"""Clarabel's tol_gap_abs = tol_gap_rel = tol_feas, tightest first; the next is tried where one is not reached."""
+
+ACCEPTED_RESIDUAL = 1e-9
+"""A polished point this close to optimality is taken although the solver gave up short of its own tolerance."""
+
+
+class ExactStatus(Enum):
+    """How the exact solve of one sample ended; the value is its message."""
+
+    OPTIMAL = "optimal"
+    INACCURATE = "solved, but short of 1e-8"
+    NOT_CONVEX = "a wrapped matrix or quadratic form is not what it claims"
+    INFEASIBLE = "infeasible"
+    UNBOUNDED = "unbounded"
+    INVALID = "a value does not fit its parameter"
+    FAILED = "the exact solver failed"
+
+    @property
+    def solved(self) -> bool:
+        """Whether there is a solution to compare with."""
+        return self in (ExactStatus.OPTIMAL, ExactStatus.INACCURATE)
+
+
+@dataclass(frozen=True, slots=True)
+class Exact:
+    """An exact solution; arrays are empty tuples unless `status.solved`.
+
+    Attributes:
+        outputs: The values of the asked expressions.
+        objective: The optimal value in the user's own sense (a maximum for Maximize).
+        variables: The values of the problem's variables, in `problem.variables()` order.
+        duals: One tuple of arrays per constraint, as CVXPY's `dual_value`s.
+        residual: The largest relative violation of the optimality conditions of the conic form.
+        tolerance: Clarabel's tolerances of the accepted solve.
+        polished: Whether Newton steps on the active set improved it.
+        note: What went wrong, for people.
+        conic: The conic form and its solution, with the columns of each output (for `verify.face`).
+    """
+
+    status: ExactStatus
+    outputs: tuple[Array, ...] = ()
+    objective: float = np.nan
+    variables: tuple[Array, ...] = ()
+    duals: tuple[tuple[Array, ...], ...] = ()
+    residual: float = np.nan
+    tolerance: float = np.nan
+    polished: bool = False
+    note: str = ""
+    conic: "Conic | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Conic:
+    """The conic form of one exact solve; output k lies in x[columns[k]], in Fortran order."""
+
+    data: ConicData
+    point: ConicPoint
+    columns: tuple[slice, ...]
+
+
+def solve_exact(
+    problem: cp.Problem,
+    outputs: Sequence[cp.Expression],
+    values: Values | None = None,
+    *,
+    polished: bool = True,
+) -> Exact:
+    """Solve `problem` at the given parameter values and evaluate `outputs`; the problem is left as it was found.
+
+    Every wrapped matrix and every quadratic form is checked by a dense eigendecomposition first: CVXPY believes
+    `psd_wrap`, and returns a wrong point as "optimal" where the claim is false. Parameters count as constants, so the
+    problem need not be DPP. Cost: one canonicalization and one interior-point solve.
+
+    Args:
+        problem: A CVXPY problem, convex at these values.
+        outputs: Affine expressions of its variables.
+        values: A value for each parameter; parameters left out keep their own.
+        polished: Whether to polish the solution on its active set (`verify.polish`).
+    """
+    touched = [*problem.variables(), *(v for c in problem.constraints for v in c.dual_variables)]
+    with restored(touched):
+        try:
+            with assigned(values or {}):
+                return _solve(problem, outputs, polished)
+        except InputError as error:
+            return Exact(ExactStatus.INVALID, note=str(error))
+
+
+def _solve(problem: cp.Problem, outputs: Sequence[cp.Expression], polished: bool) -> Exact:
+    wrong = doubts(problem)
+    if wrong:
+        return Exact(ExactStatus.NOT_CONVEX, note="; ".join(map(str, wrong)))
+    copies = [cp.Variable(output.shape) for output in outputs]
+    readers = [copy == output for copy, output in zip(copies, outputs, strict=True)]
+    extended = cp.Problem(problem.objective, [*problem.constraints, *readers])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            form = extended.get_problem_data(cp.CLARABEL, ignore_dpp=True, solver_opts={})
+        except (cp.error.DCPError, cp.error.ParameterError, cp.error.SolverError, ValueError) as error:
+            return Exact(ExactStatus.FAILED, note=f"{type(error).__name__}: {error}")
+        return _attempts(problem, extended, copies, form, polished)
+
+
+def _attempts(
+    problem: cp.Problem,
+    extended: cp.Problem,
+    copies: Sequence[cp.Variable],
+    form: tuple[Any, Any, Any],
+    polished: bool,
+) -> Exact:
+    """Clarabel at each tolerance in turn, until one is reached or the polished point is good enough."""
+    raw, chain, inverse = form
+    data = _conic_data(raw)
+    verdict = Exact(ExactStatus.FAILED, note="no tolerance was reached")
+    for tolerance in TOLERANCES:
+        options = dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), tolerance)
+        try:
+            found = chain.solve_via_data(extended, raw, warm_start=False, verbose=False, solver_opts=options)
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                raise
+            return Exact(ExactStatus.FAILED, note=f"{type(error).__name__}: {error}")
+        text = str(found.status)
+        if "PrimalInfeasible" in text:
+            return Exact(ExactStatus.INFEASIBLE, tolerance=tolerance)
+        if "DualInfeasible" in text:
+            return Exact(ExactStatus.UNBOUNDED, tolerance=tolerance)
+        x, s, z = (np.asarray(v, dtype=np.float64) for v in (found.x, found.s, found.z))
+        if not all(np.isfinite(v).all() for v in (x, s, z)):
+            continue
+        point = ConicPoint(x, s, z, residual(data, x, s, z))
+        better = polish(data, point) if polished else point
+        if text == "Solved" or better.residual <= ACCEPTED_RESIDUAL:
+            return _read(
+                problem,
+                extended,
+                copies,
+                (chain, inverse),
+                raw,
+                found,
+                data,
+                better,
+                tolerance,
+                better is not point,
+            )
+    return verdict
+
+
+def _conic_data(raw: dict[str, Any]) -> ConicData:
+    q = np.asarray(raw["c"], dtype=np.float64)
+    n = q.size
+    P = sp.csc_array(raw["P"]) if "P" in raw else sp.csc_array((n, n))
+    A = sp.csc_array(raw["A"]) if raw["A"] is not None else sp.csc_array((0, n))
+    return ConicData(P, q, A, np.asarray(raw["b"], dtype=np.float64).reshape(-1), raw[ConicSolver.DIMS])
+
+
+def _read(
+    problem: cp.Problem,
+    extended: cp.Problem,
+    copies: Sequence[cp.Variable],
+    inversion: tuple[Any, Any],
+    raw: dict[str, Any],
+    found: Any,
+    data: ConicData,
+    point: ConicPoint,
+    tolerance: float,
+    improved: bool,
+) -> Exact:
+    """Carry a conic point back to the user's variables, duals and outputs."""
+    value = float(0.5 * point.x @ (data.P @ point.x) + data.q @ point.x)
+    solution = SimpleNamespace(
+        x=point.x, z=point.z, s=point.s, status="Solved", obj_val=value,
+        solve_time=found.solve_time, iterations=found.iterations,
+    )  # fmt: skip
+    extended.unpack_results(solution, *inversion)
+    wrong = doubts(problem)
+    if wrong:
+        return Exact(ExactStatus.NOT_CONVEX, note="at the solution: " + "; ".join(map(str, wrong)))
+    starts = raw["param_prob"].var_id_to_col
+    columns = (
+        tuple(slice(starts[c.id], starts[c.id] + c.size) for c in copies)
+        if all(c.id in starts for c in copies)
+        else ()
+    )
+    return Exact(
+        ExactStatus.OPTIMAL if point.residual <= 1e-8 else ExactStatus.INACCURATE,
+        outputs=tuple(dense(c.value) for c in copies),
+        objective=float(problem.objective.value),
+        variables=tuple(dense(v.value) for v in problem.variables()),
+        duals=tuple(tuple(dense(d.value) for d in c.dual_variables) for c in problem.constraints),
+        residual=point.residual,
+        tolerance=tolerance,
+        polished=improved,
+        conic=Conic(data, point, columns) if columns else None,
+    )

@@ -1,0 +1,128 @@
+"""Ball: ‖W‖₂ < ρ for every free matrix, and the same for symmetric positive semidefinite weights."""
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from opteq_cvx.ir.frozen import Shape
+from opteq_cvx.weights.bounds import certified, kernel_matrix
+from opteq_cvx.weights.part import Part, margin, symmetrized
+from opteq_cvx.weights.semidefinite import ZERO, clip_eigenvalues, factor, lift
+
+RETREAT = 1e-3
+"""Relative distance from the bound at which a projected value lands; nearer, the gradient would be dead."""
+
+
+def contraction(A: Tensor) -> Tensor:
+    """A(I + AᵀA)^(-1/2) up to a rotation: W = AL⁻ᵀ with LLᵀ = I + AᵀA, so ‖W‖₂ < 1. A bijection.
+
+    Computed as the lower block of Q in [I; A] = QR (R = Lᵀ), which is orthonormal however large A is;
+    a Cholesky factorization of I + AᵀA breaks down from ‖A‖ = 1e8 on. The smaller side is factored.
+    O(mn·min(m, n)).
+
+    Source: theory.md 11.1, Cholesky ball.
+    """
+    wide = A.shape[-2] < A.shape[-1]
+    tall = A.mT if wide else A
+    k = tall.shape[-1]
+    Q, R = torch.linalg.qr(torch.cat([torch.eye(k, dtype=A.dtype, device=A.device), tall], dim=-2))
+    sign = torch.where(R.detach().diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(A.dtype)
+    W: Tensor = Q[..., k:, :] * sign[..., None, :]
+    return W.mT if wide else W
+
+
+def contraction_inverse(W: Tensor) -> Tensor:
+    """A with contraction(A) = W, for ‖W‖₂ < 1: A = WM⁻ᵀ with MMᵀ = I − WᵀW."""
+    wide = W.shape[-2] < W.shape[-1]
+    tall = W.mT if wide else W
+    eye = torch.eye(tall.shape[-1], dtype=W.dtype, device=W.device)
+    M = torch.linalg.cholesky(eye - tall.mT @ tall)
+    A: Tensor = torch.linalg.solve_triangular(M.mT, tall, upper=True, left=False)
+    return A.mT if wide else A
+
+
+class Ball(Part):
+    """W = ρ'·contraction(A), ρ' a rounding margin below ρ (see `margin`), so ‖W‖₂ < ρ in every dtype.
+
+    A kernel (O, I, *taps) is bounded as the convolution that uses it, whatever its stride and padding.
+    """
+
+    def __init__(self, radius: float, shape: Shape) -> None:
+        super().__init__()
+        matrix, taps = kernel_matrix(torch.empty(shape, device="meta"))
+        self.radius = radius / taps**0.5
+        self.rank = min(matrix.shape)
+
+    @override
+    def forward(self, raw: Tensor) -> Tensor:
+        W = self._radius(raw.dtype) * contraction(kernel_matrix(raw)[0].double())
+        return W.to(raw.dtype).reshape(raw.shape)
+
+    @override
+    def right_inverse(self, value: Tensor) -> Tensor:
+        return contraction_inverse(kernel_matrix(value)[0] / self._radius(value.dtype)).reshape(value.shape)
+
+    @override
+    def project(self, value: Tensor) -> Tensor:
+        return self._clip(value, self.radius)
+
+    @override
+    def inside(self, value: Tensor) -> Tensor:
+        return self._clip(value, self._radius(value.dtype) * (1 - 1e-9))
+
+    def _clip(self, value: Tensor, limit: float) -> Tensor:
+        M = kernel_matrix(value)[0]
+        if float(certified(M)) <= limit:
+            return value
+        U, s, Vh = torch.linalg.svd(M, full_matrices=False)
+        if float(s.max()) <= limit:
+            return value
+        clipped: Tensor = (U * s.clamp(max=self.radius * (1 - RETREAT))) @ Vh
+        return clipped.reshape(value.shape)
+
+    def _radius(self, dtype: torch.dtype) -> float:
+        return float(self.radius * (1 - margin(dtype, self.rank)))
+
+
+class SemidefiniteBall(Part):
+    """S = sign · ρ'·CCᵀ with C = contraction(A), A square: 0 ⪯ ±S and ‖S‖₂ < ρ.
+
+    Source: theory.md 11.2.
+    """
+
+    def __init__(self, radius: float, *, sign: int) -> None:
+        super().__init__()
+        self.radius = radius
+        self.sign = sign
+
+    @override
+    def forward(self, raw: Tensor) -> Tensor:
+        C = contraction(raw.double())
+        S = self.sign * self._radius(raw.dtype, raw.shape[-1]) * symmetrized(C @ C.mT)
+        return S.to(raw.dtype)
+
+    @override
+    def right_inverse(self, value: Tensor) -> Tensor:
+        return contraction_inverse(factor(self.sign * value / self._radius(value.dtype, value.shape[-1])))
+
+    @override
+    def project(self, value: Tensor) -> Tensor:
+        return self._clip(value, self.radius)
+
+    @override
+    def inside(self, value: Tensor) -> Tensor:
+        limit = self._radius(value.dtype, value.shape[-1]) * (1 - 1e-9)
+        return self.sign * lift(self.sign * self._clip(value, limit), zero=ZERO * self.radius)
+
+    @override
+    def polish(self, value: Tensor) -> Tensor:
+        return self.sign * clip_eigenvalues(self.sign * value)
+
+    def _clip(self, value: Tensor, limit: float) -> Tensor:
+        S = clip_eigenvalues(self.sign * value)
+        if float(certified(S)) <= limit or float(torch.linalg.eigvalsh(S).max()) <= limit:
+            return self.sign * S
+        return self.sign * clip_eigenvalues(S, self.radius * (1 - RETREAT))
+
+    def _radius(self, dtype: torch.dtype, rank: int) -> float:
+        return self.radius * (1 - margin(dtype, rank))

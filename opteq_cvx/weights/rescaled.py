@@ -1,0 +1,56 @@
+"""Rescaled: a norm bound beside another attribute that shrinking keeps (signs, symmetry, zeros)."""
+
+import math
+
+from torch import Tensor
+from typing_extensions import override
+
+from opteq_cvx.weights.bounds import gram, kernel_matrix
+from opteq_cvx.weights.part import Part, margin
+
+RETREAT = 1e-3
+"""Relative distance from the bound at which a projected value lands."""
+
+
+class Rescaled(Part):
+    """W = Y / √(1 + b(Y)²/ρ'²) with b a certified, homogeneous and smooth bound of ‖Y‖₂, so ‖W‖₂ < ρ.
+
+    A bijection onto {b(W) < ρ'}: b is within min(m, n)^(1/512) of the norm, and W reaches no further
+    than that.
+
+    Source: theory.md 11.1 (Gram iteration), 11.2.
+    """
+
+    def __init__(self, radius: float) -> None:
+        super().__init__()
+        self.radius = radius
+
+    @override
+    def forward(self, raw: Tensor) -> Tensor:
+        Y = raw.double()
+        b = self._bound(Y) / self._limit(raw)
+        return (Y * (1.0 + b.square()).rsqrt()).to(raw.dtype)
+
+    @override
+    def right_inverse(self, value: Tensor) -> Tensor:
+        b = self._bound(value) / self._limit(value)
+        return value * (1.0 - b.square()).rsqrt()
+
+    @override
+    def project(self, value: Tensor) -> Tensor:
+        return self._shrink(value, self.radius)
+
+    @override
+    def inside(self, value: Tensor) -> Tensor:
+        return self._shrink(value, self._limit(value) * (1 - 1e-9))
+
+    def _shrink(self, value: Tensor, limit: float) -> Tensor:
+        b = float(self._bound(value))
+        return value if b <= limit else value * (self.radius * (1 - RETREAT) / b)
+
+    def _bound(self, value: Tensor) -> Tensor:
+        M, taps = kernel_matrix(value)
+        return gram(M) * math.sqrt(taps)
+
+    def _limit(self, value: Tensor) -> float:
+        return self.radius * (1 - margin(value.dtype, min(kernel_matrix(value)[0].shape)))

@@ -1,0 +1,29 @@
+"""Symmetric: symmetric weights."""
+
+from torch import Tensor
+from typing_extensions import override
+
+from opteq_cvx.weights.part import Part, symmetrized
+
+
+class Symmetric(Part):
+    """S = ½(A + Aᵀ) over the last two axes; entries keep the convex set of an entrywise part before it.
+
+    Source: theory.md 11.2.
+    """
+
+    @override
+    def forward(self, raw: Tensor) -> Tensor:
+        return symmetrized(raw)
+
+    @override
+    def right_inverse(self, value: Tensor) -> Tensor:
+        return value
+
+    @override
+    def project(self, value: Tensor) -> Tensor:
+        return symmetrized(value)
+
+    @override
+    def polish(self, value: Tensor) -> Tensor:
+        return symmetrized(value)

@@ -1,0 +1,118 @@
+"""The command line: exit codes, JSON, errors without a traceback, and a start without heavy imports."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from opteq_cvx.cli import CLAIM_FAILED, DONE, MISTAKE, main
+from opteq_cvx.errors import InputError
+
+ROOT = Path(__file__).resolve().parent.parent
+UNIT = str(ROOT / "problems" / "opteq_unit.py")
+SMALL = ["--size", "inputs=5", "--size", "hidden=6"]
+
+
+def parsed(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
+    """Standard output, which must be one JSON document."""
+    return json.loads(capsys.readouterr().out)
+
+
+def test_help_and_version_import_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom opteq_cvx.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit as end: assert end.code == 0\n"
+        "assert not {'torch', 'cvxpy', 'numpy'} & set(sys.modules), sorted(sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "usage: opteq" in done.stdout
+
+
+def test_a_mistake_is_one_line_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "nowhere.py"]) == MISTAKE
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("opteq: 'nowhere.py' is not a Python file. Expected: ")
+    assert captured.err.count("\n") == 1
+
+
+def test_traceback_raises_the_error() -> None:
+    with pytest.raises(InputError):
+        main(["explain", "nowhere.py", "--traceback"])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["paint"], ["explain"], ["train", UNIT, "--epochs", "0"], ["explain", UNIT, "--size", "hidden"],
+     ["explain", UNIT, "--size", "hidden=-3"]],
+)  # fmt: skip
+def test_a_wrong_call_exits_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == MISTAKE
+    assert "usage: opteq" in capsys.readouterr().err
+
+
+def test_an_unknown_size_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", UNIT, "--size", "depth=2"]) == MISTAKE
+    assert "inputs, hidden" in capsys.readouterr().err
+
+
+def test_explain_prints_program_and_plan(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", UNIT, *SMALL]) == DONE
+    text = capsys.readouterr().out
+    assert "arXiv 2105.13228" in text
+    assert "plan: forward–backward" in text
+    assert main(["explain", UNIT, *SMALL, "--json"]) == DONE
+    assert parsed(capsys)["plan"] == "forward–backward"
+
+
+def test_verify_holds_a_problem_to_its_claim(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", UNIT, *SMALL, "--samples", "2", "--json"]) == DONE
+    assert parsed(capsys)["ok"] is True
+
+
+def test_verify_fails_where_the_error_is_above_the_tolerance(capsys: pytest.CaptureFixture[str]) -> None:
+    loose = ["verify", UNIT, *SMALL, "--samples", "2", "--no-gradients", "--tolerance", "1e-17", "--json"]
+    assert main(loose) == CLAIM_FAILED
+    assert parsed(capsys)["ok"] is False
+
+
+def test_atoms_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["atoms"]) == DONE
+    assert "| `abs` |" in capsys.readouterr().out
+    assert main(["atoms", "--json"]) == DONE
+    assert "abs" in {row["name"] for row in json.loads(capsys.readouterr().out)}
+
+
+def test_train_writes_weights_and_metrics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    random = np.random.default_rng(0)
+    y = np.arange(60) % 3
+    x = random.normal(size=(60, 5)) + 3.0 * np.eye(3, 5)[y]
+    np.savez(tmp_path / "clouds.npz", x_train=x, y_train=y, x_test=x[:20], y_test=y[:20])
+    out = tmp_path / "out"
+    call = ["train", UNIT, *SMALL, "--data", "clouds.npz", "--data-dir", str(tmp_path), "--out", str(out)]
+    assert (
+        main(
+            [*call, "--epochs", "8", "--batch-size", "10", "--rate", "0.02", "--accelerator", "cpu", "--json"]
+        )
+        == DONE
+    )
+    result = parsed(capsys)
+    assert result["epochs"] == 8
+    assert result["test_accuracy"] >= 0.9
+    assert {"metrics.jsonl", "checkpoint.safetensors", "layer.opteq"} <= {p.name for p in out.iterdir()}
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["train_solver_failed"] == 0.0
+    assert rows[-1]["train_solver_steps"] > 0
+
+
+def test_train_without_its_data_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", UNIT, "--data", "mnist"]) == MISTAKE
+    assert "--data-dir" in capsys.readouterr().err
