@@ -8,7 +8,7 @@ import cvxpy as cp
 
 from opteq_cvx.adjoint import AdjointMode, Implicit
 from opteq_cvx.frontend import read
-from opteq_cvx.ir.printer import program_text
+from opteq_cvx.ir import printer
 from opteq_cvx.ir.program import Program
 from opteq_cvx.iterate import Anderson, Iteration
 from opteq_cvx.layer import EquilibriumLayer
@@ -90,10 +90,10 @@ def explain(
     With `trace`, the program is shown after each pass. Raises as `compile` does.
     """
     program = read(problem, inputs, outputs).program
-    texts: list[tuple[str, str]] = [("read", program_text(program))]
+    texts: list[tuple[str, str]] = [("read", printer.program(program))]
 
     def keep(name: str, after: Program) -> None:
-        text = program_text(after)
+        text = printer.program(after)
         if trace and text != texts[-1][1]:
             texts.append((name, text))
 

@@ -208,7 +208,7 @@ class EquilibriumLayer(nn.Module):
         rows = bound.rows
 
         def shaped(x: Tensor) -> Tensor:
-            return x.expand(rows, *x.shape[1:]).reshape(*bound.batch, *x.shape[1:])
+            return x.expand(rows, *x.shape[1:]).reshape((*bound.batch, *x.shape[1:]))
 
         def settle(x: Tensor) -> Tensor:
             x = x.expand(rows, *x.shape[1:])
@@ -227,7 +227,7 @@ class EquilibriumLayer(nn.Module):
             statuses,
             stats,
             shaped(worth),
-            eq.z.reshape(*bound.batch, -1),
+            eq.z.reshape((*bound.batch, eq.z.shape[1])),
         )
 
     def _announce(self, statuses: Statuses) -> None:

@@ -8,7 +8,7 @@ from opteq_cvx import passes
 from opteq_cvx.ir.frozen import Frozen
 from opteq_cvx.ir.layout import Layout
 from opteq_cvx.ir.param import Stage
-from opteq_cvx.ir.printer import param_text
+from opteq_cvx.ir import printer
 from opteq_cvx.ir.program import Program
 from opteq_cvx.splitting.blocks import Block
 from opteq_cvx.splitting.closed_form import ClosedForm, closed_form
@@ -92,7 +92,7 @@ def _prox_lines(parts: Structure) -> list[tuple[str, str]]:
 
 
 def _weight(block: Block) -> str:
-    return f" with weight {param_text(block.weight)}" if block.weight is not None else ""
+    return f" with weight {printer.param(block.weight)}" if block.weight is not None else ""
 
 
 def _closed_form_lines(parts: Structure) -> tuple[tuple[str, str], ...]:

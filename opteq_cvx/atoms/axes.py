@@ -4,13 +4,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 from typing_extensions import override
 
 from opteq_cvx.atoms.contract import Atom, Recognized
 from opteq_cvx.errors import CompileError, message
-from opteq_cvx.ir.frozen import FrozenDict, Shape
-from opteq_cvx.ir.pattern import match
+from opteq_cvx.ir import act
+from opteq_cvx.ir.frozen import FrozenDict, Shape, size
+from opteq_cvx.ir.linmap import Identity, LinearMap, Permute, Reshape, compose
+from opteq_cvx.ir.param import ParamExpr
+from opteq_cvx.ir.pattern import Pattern, match
+from opteq_cvx.ir.program import Affine
 from opteq_cvx.ir.tree import Node
 
 WRONG: tuple[Mapping[str, Any], ...] = ({"axes": ()}, {"axes": (0,)}, {"axes": (-1, -1)})
@@ -40,25 +45,48 @@ class Reducing(Atom):
     def recognize(cls, node: Node) -> Recognized | None:
         for pattern in cls.patterns:
             found = match(pattern, node)
-            if found is None or found.bound["x"].affine is None:
-                continue
-            arg = found.bound["x"].affine
-            function = node.args[0] if node.op == "sublevel" else node
-            axes = _axes_of(function.attrs.get("axis"), len(arg.shape))
-            if not axes:
-                return None  # the function of one number
-            data = {k: n.param for k, n in found.bound.items() if k != "x"}
-            static = {"axes": axes, **{key: function.attrs[key] for key in cls.copied}}
-            return Recognized(arg, FrozenDict(static), FrozenDict(data))
+            if found is not None and found.bound["x"].affine is not None:
+                static = {"axes": tuple(node.attrs["axes"]), **{key: node.attrs[key] for key in cls.copied}}
+                return Recognized(found.bound["x"].affine, FrozenDict(static))
         return None
 
 
-def _axes_of(axis: int | tuple[int, ...] | None, ndim: int) -> tuple[int, ...]:
-    """CVXPY's `axis` as sorted negative numbers; None means all axes."""
-    if axis is None:
-        return tuple(range(-ndim, 0))
-    given = (axis,) if isinstance(axis, int) else tuple(axis)
-    return tuple(sorted(a if a < 0 else a - ndim for a in given))
+def below(node: Node, *functions: Pattern) -> tuple[Node, Node, Affine, tuple[int, ...]] | None:
+    """(f, bound, x, axes) where `node` is f(x) ≤ bound and f one of `functions` of an affine x, else None."""
+    if node.op != "leq":
+        return None
+    f, bound = node.args
+    for function in functions:
+        found = match(function, f)
+        if found is not None and found.bound["x"].affine is not None:
+            return f, bound, found.bound["x"].affine, tuple(f.attrs.get("axes", ()))
+    return None
+
+
+def joining(shape: Shape, axes: tuple[int, ...]) -> LinearMap:
+    """The map that moves `axes` to the end and flattens them into one."""
+    rest = tuple(i for i in range(len(shape)) if i - len(shape) not in axes)
+    order = (*rest, *(a + len(shape) for a in axes))
+    moved = tuple(shape[i] for i in order)
+    rows = moved[: len(rest)]
+    flat = (*rows, size(moved[len(rest) :]))
+    permute = Identity(shape) if order == tuple(range(len(shape))) else Permute(order, shape)
+    return compose(Identity(moved) if flat == moved else Reshape(moved, flat, "C"), permute)
+
+
+def kept(shape: Shape, axes: tuple[int, ...]) -> Shape:
+    """`shape` with length 1 on `axes`."""
+    return tuple(1 if i - len(shape) in axes else n for i, n in enumerate(shape))
+
+
+def level_set(node: Node, *functions: Pattern) -> tuple[Affine, tuple[int, ...], ParamExpr] | None:
+    """(x, axes, radius) where `node` is f(x) ≤ radius with a radius of parameters only, in the reduced shape."""
+    found = below(node, *functions)
+    if found is None or found[1].param is None:
+        return None
+    f, bound, x, axes = found
+    assert bound.param is not None
+    return x, axes, act.reshape(act.spread(bound.param, f.shape), kept(x.shape, axes))
 
 
 def join(x: Tensor, axes: tuple[int, ...]) -> Tensor:
@@ -75,3 +103,10 @@ def split(y: Tensor, axes: tuple[int, ...], shape: Shape) -> Tensor:
         return y
     last = tuple(range(-len(axes), 0))
     return y.reshape((*y.shape[:-1], *(shape[a] for a in axes))).movedim(last, axes)
+
+
+def spike(v: Tensor, axes: tuple[int, ...], height: Tensor) -> Tensor:
+    """The tensor of `v`'s shape with `height` as first entry along `axes` and zeros elsewhere."""
+    flat = torch.zeros_like(join(v, axes))
+    first = torch.cat([join(height, axes).expand_as(flat[..., :1]), flat[..., 1:]], dim=-1)
+    return split(first, axes, v.shape)

@@ -6,10 +6,16 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from opteq_cvx.atoms.contract import Atom, Data, Spelling, Trait
+from opteq_cvx.atoms.axes import level_set
+from opteq_cvx.atoms.contract import Atom, Data, Recognized, Spelling, Trait
 from opteq_cvx.atoms.primitives import clip, indicator
-from opteq_cvx.ir.pattern import Arg, Op, Par
+from opteq_cvx.ir import act
+from opteq_cvx.ir.frozen import FrozenDict
+from opteq_cvx.ir.param import neg
+from opteq_cvx.ir.pattern import Arg, Op, Par, match
+from opteq_cvx.ir.tree import Node
 
+_BOX = Op("box", (Arg(), Par("lower"), Par("upper")))
 _LOW = ((5,), {"bounds": [-1.5, -0.5]})
 _HIGH = ((5,), {"bounds": [0.5, 1.5]})
 
@@ -26,7 +32,6 @@ class Box(Atom):
     cost = "O(n)"
     source = "Parikh, Boyd 2014, section 6.2.4"
     traits = frozenset({Trait.SEPARABLE, Trait.SET, Trait.INTERVAL})
-    patterns = (Op("box", (Arg(), Par("lower"), Par("upper"))),)
     spellings = (
         Spelling(
             text="",
@@ -40,7 +45,39 @@ class Box(Atom):
             parameters={"l": _LOW, "u": _HIGH},
             data={"lower": "l", "upper": "u"},
         ),
+        Spelling(text="x >= 0", constraint=True, data={"lower": "0.0", "upper": "np.inf"}),
+        Spelling(
+            text="x <= u", constraint=True, parameters={"u": _HIGH}, data={"lower": "-np.inf", "upper": "u"}
+        ),
+        Spelling(
+            text="",
+            constraint=True,
+            attributes={"x": {"nonneg": True}},
+            data={"lower": "0.0", "upper": "np.inf"},
+        ),
+        Spelling(text="abs(x) <= 1", constraint=True, data={"lower": "-1.0", "upper": "1.0"}),
+        Spelling(
+            text="norm_inf(x) <= r",
+            constraint=True,
+            parameters={"r": ((), {"nonneg": True})},
+            data={"lower": "-r", "upper": "r"},
+        ),
     )
+
+    @override
+    @classmethod
+    def recognize(cls, node: Node) -> Recognized | None:
+        if node.op == "box":
+            hit = match(_BOX, node)
+            if hit is None or hit.bound["x"].affine is None:
+                return None
+            x, bounds = hit.bound["x"].affine, {k: hit.bound[k].param for k in ("lower", "upper")}
+            return Recognized(x, data=FrozenDict(bounds))
+        found = level_set(node, Op("abs"), Op("norm_inf"))
+        if found is None:
+            return None
+        upper = act.spread(found[2], found[0].shape)
+        return Recognized(found[0], data=FrozenDict(lower=neg(upper), upper=upper))
 
     @override
     def value(self, x: Tensor, data: Data) -> Tensor:

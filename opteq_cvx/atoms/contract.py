@@ -62,7 +62,7 @@ class Spelling:
         constraint: whether `text` is a constraint.
         attributes: name of a variable to the CVXPY attributes it is created with.
         arg: text of the atom's argument in the contract's layout.
-        onto: whether `arg` takes every value; if not, the prox is not compared with CVXPY's on this spelling.
+        argmin: whether CVXPY's argmin is the prox: `arg` takes every value, and CVXPY can solve the text.
         static: the atom's static attributes.
         data: name of a datum to its text, over parameters only.
         weight: text of the term's weight, over parameters only.
@@ -75,7 +75,7 @@ class Spelling:
     constraint: bool = False
     attributes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     arg: str = "x"
-    onto: bool = True
+    argmin: bool = True
     static: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, str] = field(default_factory=dict)
     weight: str = "1.0"

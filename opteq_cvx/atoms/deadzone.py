@@ -6,9 +6,12 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from opteq_cvx.atoms.contract import Atom, Data, Spelling, Trait
+from opteq_cvx.atoms.contract import Atom, Data, Recognized, Spelling, Trait
+from opteq_cvx.atoms.pos import positive_part
 from opteq_cvx.atoms.primitives import clip, indicator
-from opteq_cvx.ir.pattern import Arg, Op, Par
+from opteq_cvx.ir.frozen import FrozenDict
+from opteq_cvx.ir.param import neg
+from opteq_cvx.ir.tree import Node
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +23,20 @@ class Deadzone(Atom):
     cost = "O(n)"
     source = "theory.md section 12.2, cases of |v| against m and m + t"
     traits = frozenset({Trait.SEPARABLE, Trait.EVEN})
-    patterns = (Op("deadzone", (Arg(), Par("m"))),)
     spellings = (
         Spelling(text="sum(pos(abs(x) - m))", parameters={"m": ((), {"nonneg": True})}, data={"m": "m"}),
     )
+
+    @override
+    @classmethod
+    def recognize(cls, node: Node) -> Recognized | None:
+        inner = positive_part(node)
+        if inner is None or inner.op != "add" or len(inner.args) != 2:
+            return None
+        for size, shift in (inner.args, inner.args[::-1]):
+            if size.op == "abs" and size.args[0].affine is not None and shift.param is not None:
+                return Recognized(size.args[0].affine, data=FrozenDict(m=neg(shift.param)))
+        return None
 
     @override
     def value(self, x: Tensor, data: Data) -> Tensor:

@@ -13,7 +13,7 @@ from opteq_cvx.ir.pattern import Arg, Op, Par
 
 @dataclass(frozen=True, slots=True)
 class Huber(Atom):
-    """f as CVXPY's, data `M` ≥ 0; prox v − 2t·clamp(v/(1 + 2t), −M, M), with the inner derivative at kinks."""
+    """f as CVXPY's, data `M` ≥ 0; prox v − 2t·clamp(v/(1 + 2t), −M, M), inner derivative at kinks."""
 
     name = "huber"
     formula = "x² if |x| ≤ M, else 2M|x| − M²"

@@ -6,13 +6,15 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from opteq_cvx.atoms.axes import Reducing, join, split
-from opteq_cvx.atoms.contract import Data, Spelling, Trait
+from opteq_cvx.atoms.axes import Reducing, join, level_set, split
+from opteq_cvx.atoms.contract import Data, Recognized, Spelling, Trait
 from opteq_cvx.atoms.primitives import indicator, soft_threshold
 from opteq_cvx.atoms.threshold import level
-from opteq_cvx.ir.pattern import Arg, Op, Par
+from opteq_cvx.ir.frozen import FrozenDict
+from opteq_cvx.ir.pattern import Op
+from opteq_cvx.ir.tree import Node
 
-_RADIUS = Par("radius")
+_ABSOLUTES = Op("sum", (Op("abs"),))
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +26,6 @@ class L1Ball(Reducing):
     cost = "O(n log n)"
     source = "Duchi et al. 2008; Condat 2016"
     traits = frozenset({Trait.SET, Trait.EVEN})
-    patterns = (
-        Op("sublevel", (Op("sum", (Op("abs"),)), _RADIUS)),
-        Op("sublevel", (Op("norm1", (Arg(),)), _RADIUS)),
-    )
     spellings = (
         Spelling(
             text="norm1(x) <= r",
@@ -43,6 +41,15 @@ class L1Ball(Reducing):
             data={"radius": "0.5"},
         ),
     )
+
+    @override
+    @classmethod
+    def recognize(cls, node: Node) -> Recognized | None:
+        found = level_set(node, _ABSOLUTES)
+        if found is None:
+            return None
+        x, axes, radius = found
+        return Recognized(x, FrozenDict(axes=axes), FrozenDict(radius=radius))
 
     @override
     def value(self, x: Tensor, data: Data) -> Tensor:
@@ -64,4 +71,4 @@ class L1Ball(Reducing):
 
     @override
     def empty(self, data: Data) -> Tensor:
-        return data["radius"] < 0
+        return ~(data["radius"] >= 0)

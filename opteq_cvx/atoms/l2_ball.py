@@ -6,12 +6,15 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from opteq_cvx.atoms.axes import Reducing
-from opteq_cvx.atoms.contract import Data, Spelling, Trait
+from opteq_cvx.atoms.axes import Reducing, level_set, spike
+from opteq_cvx.atoms.contract import Data, Recognized, Spelling, Trait
 from opteq_cvx.atoms.primitives import euclidean, indicator
-from opteq_cvx.ir.pattern import Arg, Op, Par
+from opteq_cvx.ir.frozen import FrozenDict
+from opteq_cvx.ir.param import Apply
+from opteq_cvx.ir.pattern import Op
+from opteq_cvx.ir.tree import Node
 
-_RADIUS = Par("radius")
+_SQUARES = Op("sum", (Op("square"),))
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,16 +29,20 @@ class L2Ball(Reducing):
     cost = "O(n)"
     source = "Parikh, Boyd 2014, section 6.5.1"
     traits = frozenset({Trait.SET, Trait.EVEN})
-    patterns = (
-        Op("sublevel", (Op("norm2"), _RADIUS)),
-        Op("sublevel", (Op("pnorm", (Arg(),), {"p": 2.0}), _RADIUS)),
-    )
     spellings = (
         Spelling(
             text="norm2(x) <= r",
             constraint=True,
             parameters={"r": ((), {"nonneg": True})},
             data={"radius": "r"},
+        ),
+        Spelling(text="sum_squares(x) <= 2", constraint=True, data={"radius": "np.sqrt(2)"}),
+        Spelling(
+            text="norm2(x, axis=1) <= r",
+            constraint=True,
+            variables={"x": (3, 4)},
+            parameters={"r": ((3,), {"nonneg": True})},
+            data={"radius": "reshape(r, (3, 1), order='C')"},
         ),
         Spelling(
             text="norm2(x, axis=0) <= 0.5",
@@ -45,6 +52,17 @@ class L2Ball(Reducing):
             data={"radius": "0.5"},
         ),
     )
+
+    @override
+    @classmethod
+    def recognize(cls, node: Node) -> Recognized | None:
+        found = level_set(node, Op("norm2"), _SQUARES)
+        if found is None:
+            return None
+        x, axes, radius = found
+        if node.args[0].op == "sum":
+            radius = Apply("sqrt", (radius,), radius.shape)
+        return Recognized(x, FrozenDict(axes=axes), FrozenDict(radius=radius))
 
     @override
     def value(self, x: Tensor, data: Data) -> Tensor:
@@ -66,8 +84,8 @@ class L2Ball(Reducing):
 
     @override
     def empty(self, data: Data) -> Tensor:
-        return data["radius"] < 0
+        return ~(data["radius"] >= 0)
 
     @override
     def kinks(self, v: Tensor, step: Tensor, data: Data) -> tuple[Tensor, ...]:
-        return (v * (data["radius"] / euclidean(v, self.axes)),)
+        return (spike(v, self.axes, data["radius"]),)

@@ -1,4 +1,4 @@
-"""The linear functional f(x) = c x, entry by entry."""
+"""The linear functional f(x) = x, entry by entry: its argument carries the coefficients."""
 
 from dataclasses import dataclass
 
@@ -12,29 +12,32 @@ from opteq_cvx.ir.pattern import Arg
 
 @dataclass(frozen=True, slots=True)
 class Linear(Atom):
-    """f(x) = c x with data `c` of any sign (1 where it is absent)."""
+    """f(x) = x; prox v − t."""
 
     name = "linear"
-    formula = "c x"
+    formula = "x"
     cost = "O(n)"
     source = "Parikh, Boyd 2014, section 6.1.1"
     traits = frozenset({Trait.SEPARABLE, Trait.LINEAR, Trait.QUADRATIC, Trait.HOMOGENEOUS, Trait.SMOOTH})
     patterns = (Arg(),)
     spellings = (
-        Spelling(text="sum(x)"),
-        Spelling(text="c @ x", parameters={"c": ((5,), {})}, data={"c": "c"}),
-        Spelling(text="x - 1", variables={"x": ()}, arg="x - 1"),
+        Spelling(text="x + 1", variables={"x": ()}, arg="x + 1"),
+        Spelling(text="c @ x", parameters={"c": ((5,), {})}, arg="c @ x"),
+        Spelling(text="sum(x)", arg="sum(x)"),
     )
 
     @override
     def value(self, x: Tensor, data: Data) -> Tensor:
-        return x * data["c"] if "c" in data else x.clone()
+        return x.clone()
 
     @override
     def prox(self, v: Tensor, step: Tensor, data: Data) -> Tensor:
-        return v - step * data["c"] if "c" in data else v - step
+        return v - step
+
+    @override
+    def prox_inplace(self, v: Tensor, step: Tensor, data: Data) -> Tensor:
+        return v.sub_(step)
 
     @override
     def conjugate(self, y: Tensor, data: Data) -> Tensor:
-        slope = data["c"] if "c" in data else y.new_ones(())
-        return indicator((y - slope).abs(), y.abs())
+        return indicator((y - 1.0).abs(), y.abs())

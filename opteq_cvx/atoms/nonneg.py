@@ -22,11 +22,13 @@ class Nonneg(Atom):
     traits = frozenset({Trait.SEPARABLE, Trait.SET, Trait.CONE, Trait.INTERVAL})
     patterns = (Op("nonneg"),)
     spellings = (
-        Spelling(text="x >= 0", constraint=True),
-        Spelling(text="0 <= x", constraint=True, variables={"x": (2, 3)}),
-        Spelling(text="NonNeg(x)", constraint=True),
-        Spelling(text="", constraint=True, attributes={"x": {"nonneg": True}}),
-        Spelling(text="x >= b", parameters={"b": ((5,), {})}, constraint=True, arg="x - b"),
+        Spelling(
+            text="A @ x >= b",
+            parameters={"A": ((3, 5), {}), "b": ((3,), {})},
+            constraint=True,
+            arg="A @ x - b",
+        ),
+        Spelling(text="NonNeg(x[:2] - x[2:4])", constraint=True, arg="x[:2] - x[2:4]"),
     )
 
     @override

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from opteq_cvx.atoms.axes import Reducing
+from opteq_cvx.atoms.axes import Reducing, spike
 from opteq_cvx.atoms.contract import Data, Spelling, Trait
 from opteq_cvx.atoms.primitives import euclidean, indicator
-from opteq_cvx.ir.pattern import Arg, Op
+from opteq_cvx.ir.pattern import Op
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Norm2(Reducing):
     cost = "O(n)"
     source = "Parikh, Boyd 2014, section 6.5.1"
     traits = frozenset({Trait.HOMOGENEOUS, Trait.EVEN})
-    patterns = (Op("norm2"), Op("pnorm", (Arg(),), {"p": 2.0}))
+    patterns = (Op("norm2"),)
     spellings = (
         Spelling(text="norm2(x)"),
         Spelling(text="norm(x - b)", parameters={"b": ((5,), {})}, arg="x - b"),
@@ -53,4 +53,4 @@ class Norm2(Reducing):
 
     @override
     def kinks(self, v: Tensor, step: Tensor, data: Data) -> tuple[Tensor, ...]:
-        return (v * (step / self.value(v, data)),)
+        return (spike(v, self.axes, step),)

@@ -6,9 +6,13 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from opteq_cvx.atoms.contract import Atom, Data, Spelling, Trait
+from opteq_cvx.atoms.axes import below, joining, spike
+from opteq_cvx.atoms.contract import Atom, Data, Recognized, Spelling, Trait
 from opteq_cvx.atoms.primitives import euclidean, indicator
+from opteq_cvx.ir import affine as aff
+from opteq_cvx.ir.linmap import Reshape
 from opteq_cvx.ir.pattern import Op
+from opteq_cvx.ir.tree import Node
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +27,29 @@ class Soc(Atom):
     cost = "O(n)"
     source = "Parikh, Boyd 2014, section 6.3.2"
     traits = frozenset({Trait.SET, Trait.CONE})
-    patterns = (Op("soc"),)
     spellings = (
         Spelling(text="SOC(t, x)", constraint=True, variables={"t": (), "x": (4,)}, arg="hstack([t, x])"),
         Spelling(text="norm2(x) <= t", constraint=True, variables={"t": (), "x": (4,)}, arg="hstack([t, x])"),
+        Spelling(
+            text="norm2(x, axis=0) <= t",
+            constraint=True,
+            variables={"t": (4,), "x": (3, 4)},
+            arg="hstack([reshape(t, (4, 1), order='C'), x.T])",
+        ),
     )
+
+    @override
+    @classmethod
+    def recognize(cls, node: Node) -> Recognized | None:
+        if node.op == "soc":
+            return None if node.args[0].affine is None else Recognized(node.args[0].affine)
+        found = below(node, Op("norm2"))
+        if found is None or found[1].affine is None:
+            return None
+        _, bound, x, axes = found
+        rows = aff.image(joining(x.shape, axes), x)
+        head = aff.image(Reshape(bound.shape, (*rows.shape[:-1], 1), "C"), bound.affine)
+        return Recognized(aff.join([head, rows]))
 
     @override
     def value(self, x: Tensor, data: Data) -> Tensor:
@@ -53,6 +75,6 @@ class Soc(Atom):
 
     @override
     def kinks(self, v: Tensor, step: Tensor, data: Data) -> tuple[Tensor, ...]:
-        x = v[..., 1:]
-        norm = euclidean(x)
-        return torch.cat([norm, x], dim=-1), torch.cat([-norm, x], dim=-1)
+        one = torch.ones_like(v[..., :1])
+        pole = spike(v[..., 1:], (-1,), one)
+        return torch.cat([one, pole], dim=-1), torch.cat([-one, pole], dim=-1)

@@ -29,20 +29,16 @@ class Weight(cp.Parameter):
     Args:
         shape: of the weight; any number of axes.
         name: its key in the layer's `state_dict`; needed to save and exchange weights.
-        init: a number, an array, a tensor, or a function of the shape. None: random entries of
-        variance 1/fan_in
-            (see `weights.draw`) from `seed`, `generator` or torch's global generator.
-        norm: ρ > 0 with ‖W‖₂ < ρ at every step. A kernel (out, in, *taps) is bounded as a convolution,
-        for every
-            stride and padding. Alone a Cholesky ball; beside a sign, symmetric or sparsity a certified
-            rescaling.
+        init: a number, an array, a tensor, or a function of the shape. None: random entries of variance
+            1/fan_in (see `weights.draw`) from `seed`, `generator` or torch's global generator.
+        norm: ρ > 0 with ‖W‖₂ < ρ at every step. A kernel (out, in, *taps) is bounded as a convolution, for
+            every stride and padding. Alone a Cholesky ball; beside other attributes a certified rescaling.
         orthogonal: orthonormal columns (rows where wide), by Cayley's map: ‖W‖₂ = 1.
         seed, generator: of the random start; at most one of them.
         attributes: CVXPY's nonneg, nonpos, pos, neg, bounds, symmetric, diag, sparsity, PSD, NSD.
 
     Raises:
-        CompileError: integer, boolean or complex weights, attributes that do not go together, or a
-        wrong `norm`.
+        CompileError: integer, boolean or complex weights, attributes that do not go together, a bad `norm`.
         InputError: an `init` of another shape, or with NaN or infinity.
 
     Warns:
@@ -94,7 +90,7 @@ class Weight(cp.Parameter):
 
     @property  # type: ignore[explicit-override]
     def value(self) -> Array | None:
-        """The present value, a dense float64 array; assigning one without the attributes raises InputError."""
+        """The present value, dense and float64; assigning one without the attributes raises InputError."""
         if self._value is None or self.sparse_idx is None:
             return self._value
         dense = np.zeros(self.shape)

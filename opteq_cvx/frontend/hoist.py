@@ -64,8 +64,12 @@ def constant(expr: cp.Expression) -> ParamExpr:
     if sp.issparse(value):
         return make_const(value) if value.ndim == 2 else make_const(value.toarray())
     array = np.asarray(value, dtype=np.float64).reshape(expr.shape)
-    if array.ndim == 2 and array.size >= SPARSE_SIZE and np.count_nonzero(array) <= SPARSE_DENSITY * array.size:
-        return make_const(sp.csr_array(array))
+    if array.ndim == 2 and array.size >= SPARSE_SIZE:
+        count = np.count_nonzero(array)
+        if count == np.count_nonzero(array.diagonal()):
+            return make_const(sp.diags_array(array.diagonal(), shape=array.shape))
+        if count <= SPARSE_DENSITY * array.size:
+            return make_const(sp.csr_array(array))
     if not isinstance(expr, cp.Constant) or not array.flags.c_contiguous:
         return make_const(array)
     snapshot = array.view()  # a cp.Constant owns a private copy of the user's data already

@@ -18,7 +18,8 @@ Prox = Callable[[Array, float], Array]
 
 @dataclass(frozen=True, slots=True)
 class DistanceBound:
-    """A point with certified bounds on its distance to the minimizer and its excess objective (inf if μ = 0)."""
+    """A point with certified bounds on its distance to the minimizer and its excess objective (inf if μ =
+    0)."""
 
     point: Array
     gradient: Array

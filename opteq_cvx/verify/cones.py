@@ -1,9 +1,9 @@
 """Cones of a Clarabel problem: a smooth or piecewise-linear chart of each block's (s, z), for the polish.
 
-A chart writes a complementary pair s ∈ K, z ∈ K*, ⟨s, z⟩ = 0 as a function of as many free numbers as the block
-has rows, so that the optimality conditions are as many equations as unknowns. For the symmetric cones it is
-Moreau's: s = Π_K(w), z = s − w. For the boundary of the exponential and power cones it is a surface point and
-the length of its normal.
+A chart writes a complementary pair s ∈ K, z ∈ K*, ⟨s, z⟩ = 0 as a function of as many free numbers as the
+block has rows, so that the optimality conditions are as many equations as unknowns. For the symmetric cones
+it is Moreau's: s = Π_K(w), z = s − w. For the boundary of the exponential and power cones it is a surface
+point and the length of its normal.
 Source: E. Busseti, W. Moursi, S. Boyd, "Solution refinement at regular points of conic problems", 2019.
 """
 
@@ -262,7 +262,8 @@ BOUNDARY_SLACK = 1e-6
 
 
 def charts(dims: Any, s: Array, z: Array) -> list[Chart] | None:
-    """One chart per block of Clarabel's rows, chosen at the approximate pair (s, z); None where a cone has no chart."""
+    """One chart per block of Clarabel's rows, chosen at the approximate pair (s, z); None where a cone has no
+    chart."""
     if dims.pnd:
         return None
     out: list[Chart] = [Zero(dims.zero), Nonneg(dims.nonneg)]

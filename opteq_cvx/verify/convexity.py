@@ -13,12 +13,14 @@ from opteq_cvx.ir.frozen import Array
 from opteq_cvx.verify.values import dense
 
 EIGENVALUE_SLACK = 1e-10
-"""An eigenvalue above −EIGENVALUE_SLACK · max|λ| counts as nonnegative: rounding of I − W Wᵀ reaches n · 1e-16."""
+"""An eigenvalue above −EIGENVALUE_SLACK · max|λ| counts as nonnegative: rounding of I − W Wᵀ reaches n ·
+1e-16."""
 
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """A claim about a matrix that its value refutes; `margin` is how far it misses (negative), relative to its scale."""
+    """A claim about a matrix that its value refutes; `margin` is how far it misses (negative), relative to
+    its scale."""
 
     text: str
     claim: str
@@ -60,7 +62,8 @@ def _least(value: Array) -> float:
 
 
 def _margin(node: cp.Expression, value: Array) -> tuple[str, float] | None:
-    """What a node claims of its own value, and the margin by which the claim holds (negative: it does not)."""
+    """What a node claims of its own value, and the margin by which the claim holds (negative: it does
+    not)."""
     match node:
         case wraps.psd_wrap():
             return "positive semidefinite", min(definiteness(value), _asymmetry(value, 1.0))

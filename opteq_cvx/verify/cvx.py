@@ -1,4 +1,5 @@
-"""The CVXPY functions that `verify` builds expressions with, typed (CVXPY exports no types for them), in C order."""
+"""The CVXPY functions that `verify` builds expressions with, typed (CVXPY exports no types for them), in C
+order."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,8 +1,9 @@
-"""The oracle for gradients: central differences of the exact solver, extrapolated, with an error estimate and a kink test.
+"""The oracle for gradients: central differences of the exact solver, extrapolated, with an error estimate and
+a kink test.
 
-D(h) = (φ(h) − φ(−h)) / 2h has an error of h² φ‴/6; D(h) + (D(h) − D(rh)) / (r² − 1) one of h⁴ (Richardson). The steps
-h shrink by r until two extrapolations agree. At a kink the second difference (φ(h) − 2φ(0) + φ(−h)) / h, the jump
-between the one-sided derivatives, does not shrink with h, and no derivative is reported.
+D(h) = (φ(h) − φ(−h)) / 2h has an error of h² φ‴/6; D(h) + (D(h) − D(rh)) / (r² − 1) one of h⁴ (Richardson).
+The steps h shrink by r until two extrapolations agree. At a kink the second difference (φ(h) − 2φ(0) + φ(−h))
+/ h, the jump between the one-sided derivatives, does not shrink with h, and no derivative is reported.
 Source: C. J. F. Ridders, "Accurate computation of F'(x) and F'(x)F''(x)", Adv. Eng. Software 4, 1982.
 """
 
@@ -24,7 +25,8 @@ NOISE = 1e-13
 """Relative accuracy of φ from a polished exact solve; the rounding error of D(h) is NOISE · |φ| / h."""
 
 KINK_SHRINK = 0.5
-"""The one-sided gap of a smooth φ shrinks by 1/r = 0.2 a level; a gap above this fraction of the last is a kink's."""
+"""The one-sided gap of a smooth φ shrinks by 1/r = 0.2 a level; a gap above this fraction of the last is a
+kink's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +82,7 @@ def difference(phi: Callable[[float], float], *, scale: float = 1.0, target: flo
             break
     if len(central) == 1 and not np.isfinite(best.value):
         best = Difference(central[0], abs(gaps[0]) + floor, note="one step only")
-    kink = (
-        len(gaps) > 1
-        and gaps[-1] > KINK_SHRINK * gaps[-2]
-        and gaps[-1] > 1e-6 * max(1.0, abs(best.value)) + 8.0 * floor
-    )
-    return Difference(
-        best.value, best.error, kink, "not differentiable in this direction" if kink else best.note
-    )
+    threshold = 1e-6 * max(1.0, abs(best.value)) + 8.0 * floor
+    kink = len(gaps) > 1 and gaps[-1] > max(KINK_SHRINK * gaps[-2], threshold)
+    note = "not differentiable in this direction" if kink else best.note
+    return Difference(best.value, best.error, bool(kink), note)

@@ -19,10 +19,12 @@ from opteq_cvx.verify.polish import ConicData, ConicPoint, polish, residual
 from opteq_cvx.verify.values import Values, assigned, dense, restored
 
 TOLERANCES = (1e-12, 1e-10, 1e-8, 1e-6)
-"""Clarabel's tol_gap_abs = tol_gap_rel = tol_feas, tightest first; the next is tried where one is not reached."""
+"""Clarabel's tol_gap_abs = tol_gap_rel = tol_feas, tightest first; the next is tried where one is not
+reached."""
 
 ACCEPTED_RESIDUAL = 1e-9
-"""A polished point this close to optimality is taken although the solver gave up short of its own tolerance."""
+"""A polished point this close to optimality is taken although the solver gave up short of its own
+tolerance."""
 
 
 class ExactStatus(Enum):
@@ -86,11 +88,12 @@ def solve_exact(
     *,
     polished: bool = True,
 ) -> Exact:
-    """Solve `problem` at the given parameter values and evaluate `outputs`; the problem is left as it was found.
+    """Solve `problem` at the given parameter values and evaluate `outputs`; the problem is left as it was
+    found.
 
-    Every wrapped matrix and every quadratic form is checked by a dense eigendecomposition first: CVXPY believes
-    `psd_wrap`, and returns a wrong point as "optimal" where the claim is false. Parameters count as constants, so the
-    problem need not be DPP. Cost: one canonicalization and one interior-point solve.
+    Every wrapped matrix and every quadratic form is checked by a dense eigendecomposition first: CVXPY
+    believes `psd_wrap`, and returns a wrong point as "optimal" where the claim is false. Parameters count as
+    constants, so the problem need not be DPP. Cost: one canonicalization and one interior-point solve.
 
     Args:
         problem: A CVXPY problem, convex at these values.

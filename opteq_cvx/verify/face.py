@@ -1,9 +1,9 @@
 """The whole solution set of an exact solve, for programs with more than one solution.
 
 At a solution x*, s*, z* of minimize ½xᵀPx + qᵀx, Ax + s = b, s ∈ K, the solution set is
-{x : Px = Px*, qᵀx = qᵀx*, b − Ax ∈ K ∩ z*^⊥}. K ∩ z*^⊥ is a face of K: rows with a positive multiplier become equations,
-a second-order block with one a ray, a semidefinite block with one a smaller semidefinite block. No tolerance on the
-objective is needed, so nothing is biased. Source: reference theory, section 9.2 (face form).
+{x : Px = Px*, qᵀx = qᵀx*, b − Ax ∈ K ∩ z*^⊥}. K ∩ z*^⊥ is a face of K: rows with a positive multiplier become
+equations, a second-order block with one a ray, a semidefinite block with one a smaller semidefinite block. No
+tolerance on the objective is needed, so nothing is biased. Source: reference theory, section 9.2 (face form).
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,8 @@ RANK = 1e-9
 
 
 def nearest(conic: Conic, targets: Sequence[Array]) -> tuple[Array, ...] | None:
-    """The point of the solution set whose outputs are nearest to `targets`, as outputs; None where it is not known.
+    """The point of the solution set whose outputs are nearest to `targets`, as outputs; None where it is not
+    known.
 
     Cost: one dense SVD of the conic problem and one exact solve.
     """
@@ -62,7 +63,8 @@ def _null_space(matrix: Array) -> Array:
 
 
 def _faces(blocks: list[Chart], A: Array, s: Array, z: Array) -> tuple[Array, list[tuple[Chart, slice]]]:
-    """Rows of A d = 0 that keep s − A d in the span of the face, and the blocks that still need their cone."""
+    """Rows of A d = 0 that keep s − A d in the span of the face, and the blocks that still need their
+    cone."""
     held: list[Array] = [np.zeros((0, A.shape[1]))]
     moving: list[tuple[Chart, slice]] = []
     largest = max(float(np.abs(z).max(initial=0.0)), 1e-300)

@@ -1,4 +1,5 @@
-"""The gradient part of `verify`: the layer's adjoint against differences of the exact solver and against cvxpylayers."""
+"""The gradient part of `verify`: the layer's adjoint against differences of the exact solver and against
+cvxpylayers."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -20,10 +21,14 @@ from opteq_cvx.verify.report import GradientRow
 from opteq_cvx.verify.tangent import Curve, curve
 
 SOLVE = (1e-10, 1e-8)
-"""Tolerances of the forward solve behind a checked gradient: gradients are no better than the point they are taken at."""
+"""Tolerances of the forward solve behind a checked gradient: gradients are no better than the point they are
+taken at."""
 
 FLOOR = 1e-3
 """A gradient of Σ⟨v, output⟩, ‖v‖ = 1, smaller than this per entry is compared in absolute terms."""
+
+TARGET = 0.1
+"""Differences stop shrinking their step at this fraction of the tolerance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +106,8 @@ def layer_gradients(
     found: dict[int, dict[str, Array]] = {}
     for i, vs in cotangents.items():
         picked = (y.reshape(-1, *y.shape[batch:])[i] for y in solution.values)
-        total = sum(
-            (torch.from_numpy(np.array(v)).to(device) * y).sum() for v, y in zip(vs, picked, strict=True)
-        )
+        pairs = [(torch.from_numpy(np.array(v)).to(device), y) for v, y in zip(vs, picked, strict=True)]
+        total = torch.stack([(v * y).sum() for v, y in pairs]).sum()
         targets = [*xs, *effective.values()]
         grads = torch.autograd.grad(total, targets, retain_graph=True, allow_unused=True)
         full = [torch.zeros_like(t) if g is None else g for t, g in zip(targets, grads, strict=True)]
@@ -145,12 +149,12 @@ def _row(
     """The layer's gradient in one parameter against both references."""
     kind = "input" if leaf.stage is Stage.INPUT else "weight"
     mine = task.mine[leaf.name]
+    scale = max(float(np.linalg.norm(mine)) / np.sqrt(max(mine.size, 1)), FLOOR)
     try:
         path = curve(task.values[leaf.name], leaf.attributes, generator)
-        first = _exact_slope(leaf.name, path, task, oracle)
+        first = _exact_slope(leaf.name, path, task, oracle, TARGET * tolerance * scale)
     except OpteqError as error:
         path, first = Curve(np.zeros_like(mine), lambda t: mine), Difference(np.nan, np.inf, note=str(error))
-    scale = max(float(np.linalg.norm(mine)) / np.sqrt(max(mine.size, 1)), FLOOR)
     slope = float(np.sum(mine * path.direction))
     by_differences = abs(slope - first.value) / max(scale, abs(first.value)) if first.usable else np.nan
     uncertainty = first.error / max(scale, abs(first.value)) if first.usable else np.nan
@@ -173,11 +177,13 @@ def _row(
         note = f"the gradient differs from {judged}"
     elif not judged and not note:
         note = "no reference is accurate here"
-    return GradientRow(i, leaf.name, kind, by_differences, uncertainty, by_layers, judged, ok, note)
+    errors = (float(by_differences), float(uncertainty), float(by_layers))
+    return GradientRow(i, leaf.name, kind, *errors, judged, bool(ok), note)
 
 
 def _tangent(gradient: Array, leaf: Leaf) -> Array:
-    """The part of a gradient that an attribute lets matter: symmetric parameters only see its symmetric part."""
+    """The part of a gradient that an attribute lets matter: symmetric parameters only see its symmetric
+    part."""
     if any(leaf.attributes.get(name) for name in ("symmetric", "PSD", "NSD")):
         return np.asarray(0.5 * (gradient + gradient.T))
     if leaf.attributes.get("diag"):
@@ -189,7 +195,7 @@ def _tangent(gradient: Array, leaf: Leaf) -> Array:
     return gradient
 
 
-def _exact_slope(name: str, path: Curve, task: Task, oracle: Oracle) -> Difference:
+def _exact_slope(name: str, path: Curve, task: Task, oracle: Oracle, target: float) -> Difference:
     """d/dt Σ⟨v, output(θ(t))⟩ at t = 0, the parameter `name` moving along `path`, by exact solves."""
     if not path.direction.any():
         return Difference(
@@ -204,4 +210,4 @@ def _exact_slope(name: str, path: Curve, task: Task, oracle: Oracle) -> Differen
 
     size = task.values[name]
     scale = max(1.0, float(np.linalg.norm(size)) / np.sqrt(max(size.size, 1)))
-    return difference(phi, scale=scale)
+    return difference(phi, scale=scale, target=target)

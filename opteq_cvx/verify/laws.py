@@ -20,7 +20,7 @@ from opteq_cvx.ir.frozen import Array
 from opteq_cvx.verify.law_derivatives import derivative_at_kinks, gradients
 from opteq_cvx.verify.law_tools import ARGMIN, ROUND, VALUE, close, full, lead, normal, points, require, steps
 from opteq_cvx.verify.law_traits import traits_tell_the_truth
-from opteq_cvx.verify.spelled import Case, Spelled, batch_of_cases, cases, spell
+from opteq_cvx.verify.spelled import Case, Spelled, batch_of_cases, cases, number, spell
 
 Law = Callable[[type[Atom]], None]
 
@@ -38,7 +38,7 @@ def value_is_cvxpys(cls: type[Atom]) -> None:
         for _ in range(5):
             for variable in spelled.variables.values():
                 variable.save_value(_respect(variable, rng.uniform(*case.draw, size=variable.shape)))
-            x = torch.as_tensor(np.asarray(spelled.arg.value, dtype=np.float64))
+            x = torch.as_tensor(number(spelled.arg.value))
             if spelled.objective is None:
                 _membership(case, spelled, x)
                 continue
@@ -60,13 +60,13 @@ def _membership(case: Case, spelled: Spelled, x: Tensor) -> None:
 
 
 def _respect(variable: cp.Variable, value: Array) -> Array:
-    return np.asarray(variable.project(value), dtype=np.float64)  # type: ignore[no-untyped-call]
+    return number(variable.project(value))  # type: ignore[no-untyped-call]
 
 
 def prox_is_cvxpys(cls: type[Atom]) -> None:
     """prox = CVXPY's argmin of step · text + ½‖arg − v‖² by Clarabel, for steps 0.1, 1 and 10."""
     for case, spelled in _pairs(cls):
-        if not spelled.spelling.onto:
+        if not spelled.spelling.argmin:
             continue
         for seed, step in enumerate(STEPS):
             v = normal(case, seed=seed)
@@ -77,7 +77,7 @@ def prox_is_cvxpys(cls: type[Atom]) -> None:
                 problem = cp.Problem(cp.Minimize(objective), list(spelled.constraints))
                 problem.solve(solver=cp.CLARABEL, **TIGHT)  # type: ignore[no-untyped-call]
             x = case.atom.prox(v, step * case.weight.expand(case.reduced), case.data)
-            theirs = torch.as_tensor(np.asarray(spelled.arg.value, dtype=np.float64))
+            theirs = torch.as_tensor(number(spelled.arg.value))
             close(x, theirs, case, f"prox with step {step} and CVXPY's argmin", ARGMIN)
 
 

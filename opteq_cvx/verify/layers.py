@@ -1,4 +1,5 @@
-"""The second oracle for gradients: cvxpylayers, through the reference exporter, chained by torch to our parameters."""
+"""The second oracle for gradients: cvxpylayers, through the reference exporter, chained by torch to our
+parameters."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -16,12 +17,14 @@ from opteq_cvx.maps.evaluate import Environment
 from opteq_cvx.verify.rebuild import Rebuilt, rebuild
 
 ARGUMENTS = {"solve_method": "SCS", "eps": 1e-10, "max_iters": 100_000, "mode": "lsmr"}
-"""At its default accuracy the gradient is off by 1e-2; its default `mode`, lsqr, leaves 1e-6 whatever the accuracy."""
+"""At its default accuracy the gradient is off by 1e-2; its default `mode`, lsqr, leaves 1e-6 whatever the
+accuracy."""
 
 
 @dataclass(frozen=True, slots=True)
 class LayerGradient:
-    """Outputs of one sample by cvxpylayers, and the gradient of Σ ⟨vₖ, outputₖ⟩ in each parameter, by name."""
+    """Outputs of one sample by cvxpylayers, and the gradient of Σ ⟨vₖ, outputₖ⟩ in each parameter, by
+    name."""
 
     outputs: tuple[Tensor, ...]
     gradients: Mapping[str, Tensor]
@@ -39,7 +42,8 @@ def environment(values: Mapping[str, Tensor]) -> Environment:
 
 @dataclass
 class Reference:
-    """cvxpylayers' layer of one program, exported once and used for many samples (SCS, eps 1e-10, float64, CPU)."""
+    """cvxpylayers' layer of one program, exported once and used for many samples (SCS, eps 1e-10, float64,
+    CPU)."""
 
     program: Program
     _exported: Rebuilt | None = None
@@ -54,7 +58,8 @@ class Reference:
 
         Raises:
             MissingExtraError: cvxpylayers is not installed.
-            UnsupportedError: the export is not DPP, or a quadratic form is singular and its factor has no derivative.
+            UnsupportedError: the export is not DPP, or a quadratic form is singular and its factor has no
+                derivative.
         """
         leaves = {name: v.detach().to("cpu", torch.float64).requires_grad_() for name, v in values.items()}
         env = environment(leaves)

@@ -1,8 +1,8 @@
 """LinearMap → CVXPY, on flat vectors in C order.
 
-Structure without parameters becomes one constant sparse matrix per node. A product with a parameter is written so that
-it is DPP: what it multiplies holds no parameter, because `detach` has given it a variable of its own (y == K x + b).
-"""
+Structure without parameters becomes one constant sparse matrix per node. A product with a parameter is
+written so that it is DPP: what it multiplies holds no parameter, because `detach` has given it a variable of
+its own (y == K x + b)."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ import cvxpy as cp
 import numpy as np
 import scipy.sparse as sp
 
-from opteq_cvx.ir import linmap as L
+from opteq_cvx.ir import linmap as L  # noqa: N812 - L.Identity reads as in the IR's own docs
 from opteq_cvx.ir.frozen import Array, IntArray, Shape, freeze_index, size
 from opteq_cvx.ir.param import Const, ParamExpr, broadcast_to
 from opteq_cvx.verify.cvx import add, matmul, multiply, reshape, vec
@@ -142,7 +142,8 @@ def _product(a: cp.Expression, x: cp.Expression, shape: Shape) -> cp.Expression:
 
 
 def _kron_product(a: cp.Expression, m: L.Kron, x: cp.Expression, adjoint: bool) -> cp.Expression:
-    """kron(A, X) or kron(X, A): a constant rearrangement of the outer product of A and X; its adjoint likewise."""
+    """kron(A, X) or kron(X, A): a constant rearrangement of the outer product of A and X; its adjoint
+    likewise."""
     (p, q), (rows, columns) = (int(v) for v in a.shape), m.shape_in
     grid = np.arange(p * q * rows * columns).reshape(p, q, rows, columns)  # [i, j, k, l]: A_ij X_kl
     axes = (0, 2, 1, 3) if m.side == "left" else (2, 0, 3, 1)

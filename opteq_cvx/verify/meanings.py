@@ -1,8 +1,9 @@
-"""What each atom means in CVXPY: from its own spellings, or from the table below where a spelling cannot say it.
+"""What each atom means in CVXPY: from its own spellings, or from the table below where a spelling cannot say
+it.
 
-The table is short on purpose: an atom needs a row only where its static attributes are numbers inside the text
-(`sum_largest(x, k)`) or its argument joins several (`kl_div`). Everything else is read from `Atom.spellings`.
-"""
+The table is short on purpose: an atom needs a row only where its static attributes are numbers inside the
+text (`sum_largest(x, k)`) or its argument joins several (`kl_div`). Everything else is read from
+`Atom.spellings`."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence

@@ -22,7 +22,8 @@ from opteq_cvx.verify.values import Values, assigned, dense, project, restored, 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """A candidate point: its objective in the user's sense, and how far it violates the constraints, relative."""
+    """A candidate point: its objective in the user's sense, and how far it violates the constraints,
+    relative."""
 
     objective: float
     violation: float
@@ -39,7 +40,8 @@ class Oracle(ABC):
 
     @abstractmethod
     def judge(self, values: Mapping[str, Array], variables: Mapping[str, Array]) -> Judgement | None:
-        """Objective and feasibility of a point given by the variables' names; None where the names do not match."""
+        """Objective and feasibility of a point given by the variables' names; None where the names do not
+        match."""
 
 
 @dataclass
@@ -119,8 +121,8 @@ def declared(program: Program, declaration_problem: cp.Problem, by_name: Mapping
 def judge(problem: cp.Problem, values: Values, variables: Mapping[str, Array]) -> Judgement | None:
     """Evaluate a problem's objective and constraints at a point given by variable names.
 
-    Variables that the point leaves out must be defined by an equation `y == expression` among the constraints.
-    """
+    Variables that the point leaves out must be defined by an equation `y == expression` among the
+    constraints."""
     own = problem.variables()
     named: dict[str, list[cp.Variable]] = {}
     for variable in own:

@@ -1,12 +1,13 @@
 """Polish an interior-point solution to rounding: Newton steps on the optimality conditions of its active set.
 
-Clarabel's iterate keeps s_i z_i ≈ μ, so beside a kink, where both s_i and z_i are small, it is off by √μ (1e-5 at a
-tolerance of 1e-10). The conditions Px + q + Aᵀz = 0, Ax + s = b with complementary (s, z) written in charts (`cones`)
-are a square, piecewise smooth system; a few semismooth Newton steps solve it to rounding.
+Clarabel's iterate keeps s_i z_i ≈ μ, so beside a kink, where both s_i and z_i are small, it is off by √μ
+(1e-5 at a tolerance of 1e-10). The conditions Px + q + Aᵀz = 0, Ax + s = b with complementary (s, z) written
+in charts (`cones`) are a square, piecewise smooth system; a few semismooth Newton steps solve it to rounding.
 Source: L. Qi, J. Sun, "A nonsmooth version of Newton's method", Math. Programming 58, 1993.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,8 @@ DENSE_LIMIT = 1200
 
 @dataclass(frozen=True, slots=True)
 class ConicData:
-    """minimize ½xᵀPx + qᵀx subject to Ax + s = b, s ∈ K, as Clarabel receives it; P symmetric, `dims` CVXPY's."""
+    """minimize ½xᵀPx + qᵀx subject to Ax + s = b, s ∈ K, as Clarabel receives it; P symmetric, `dims`
+    CVXPY's."""
 
     P: sp.csc_array
     q: Array
@@ -36,7 +38,8 @@ class ConicData:
 
 @dataclass(frozen=True, slots=True)
 class ConicPoint:
-    """A primal-dual point of a conic problem and the largest violation of its optimality conditions, relative."""
+    """A primal-dual point of a conic problem and the largest violation of its optimality conditions,
+    relative."""
 
     x: Array
     s: Array
@@ -45,7 +48,8 @@ class ConicPoint:
 
 
 def residual(data: ConicData, x: Array, s: Array, z: Array) -> float:
-    """max |Px + q + Aᵀz|, |Ax + s − b| relative to the data's and the point's scale, and the relative gap |⟨s, z⟩|."""
+    """max |Px + q + Aᵀz|, |Ax + s − b| relative to the data's and the point's scale, and the relative gap
+    |⟨s, z⟩|."""
     dual = data.P @ x + data.q + data.A.T @ z
     primal = data.A @ x + s - data.b
     scale = 1.0 + max((float(np.abs(v).max(initial=0.0)) for v in (data.q, data.b, x, z)), default=0.0)
@@ -59,7 +63,7 @@ def polish(data: ConicData, point: ConicPoint) -> ConicPoint:
     if blocks is None:
         return point
     bounds = np.cumsum([0, *(block.size for block in blocks)])
-    rows = [slice(int(lo), int(hi)) for lo, hi in zip(bounds[:-1], bounds[1:], strict=True)]
+    rows = [slice(int(lo), int(hi)) for lo, hi in pairwise(bounds)]
     x = point.x
     w = np.concatenate(
         [block.start(point.s[r], point.z[r]) for block, r in zip(blocks, rows, strict=True)] or [x[:0]]
@@ -109,7 +113,8 @@ def _newton(
 
 
 def _inside(blocks: list[Chart], rows: list[slice], point: ConicPoint) -> bool:
-    """Whether the multipliers of the boundary charts kept their sign (the other charts are in their cones by construction)."""
+    """Whether the multipliers of the boundary charts kept their sign (the other charts are in their cones by
+    construction)."""
     for block, r in zip(blocks, rows, strict=True):
         start = block.start(point.s[r], point.z[r])
         s, z = block.pair(start)

@@ -1,9 +1,9 @@
 """Program → CVXPY: for layers loaded from disk, and as the reference exporter for cvxpylayers.
 
-Every ParamExpr becomes a fresh `cp.Parameter` whose value torch computes and differentiates; every affine map with
-parameters gets a variable of its own, y == K x + b; a quadratic form xᵀPx becomes ‖Bx‖² with B = chol(P)ᵀ, or an
-eigenvalue factor, without derivative, where P is singular. What results is DPP for every atom whose own
-CVXPY form is.
+Every ParamExpr becomes a fresh `cp.Parameter` whose value torch computes and differentiates; every affine map
+with parameters gets a variable of its own, y == K x + b; a quadratic form xᵀPx becomes ‖Bx‖² with B =
+chol(P)ᵀ, or an eigenvalue factor, without derivative, where P is singular. What results is DPP for every atom
+whose own CVXPY form is.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,8 @@ from opteq_cvx.verify.linear import apply
 from opteq_cvx.verify.meanings import Argument, Meaning, meaning
 
 Evaluate = Callable[[ParamExpr], Tensor]
-"""Gives a ParamExpr its value for one sample, (1, *shape), in float64; a `maps.evaluate.Environment` is one."""
+"""Gives a ParamExpr its value for one sample, (1, *shape), in float64; a `maps.evaluate.Environment` is
+one."""
 
 SINGULAR = 1e-9
 """λ_min / λ_max of a quadratic form below which its Cholesky factor is not differentiated."""
@@ -33,7 +34,8 @@ SINGULAR = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Hoisted:
-    """A fresh parameter, the expression it stands for, and whether it holds that matrix's factor B, BᵀB = P."""
+    """A fresh parameter, the expression it stands for, and whether it holds that matrix's factor B, BᵀB =
+    P."""
 
     parameter: cp.Parameter
     expr: ParamExpr
@@ -104,7 +106,8 @@ class _Builder:
         return Rebuilt(problem, outputs, tuple(self.hoisted.values()), _dpp(problem))
 
     def leaf(self, expr: ParamExpr, kind: str = "") -> cp.Expression:
-        """The constant or the parameter that stands for `expr`; `kind` "nonneg" for weights, "factor" for matrices."""
+        """The constant or the parameter that stands for `expr`; `kind` "nonneg" for weights, "factor" for
+        matrices."""
         if isinstance(expr, Const):
             if kind == "factor":
                 return cp.Constant(_factor(torch.from_numpy(np.array(expr.dense()))).numpy())
@@ -207,9 +210,11 @@ def _factor(P: Tensor) -> Tensor:
     """B with BᵀB = P: the transposed Cholesky factor, or √λ Vᵀ without gradient where P is singular."""
     P = 0.5 * (P + P.mT)
     if _regular(P):
-        return torch.linalg.cholesky(P).mT
+        lower: Tensor = torch.linalg.cholesky(P)
+        return lower.mT
     values, vectors = torch.linalg.eigh(P.detach())
     if float(values[0]) < -EIGENVALUE_SLACK * max(float(values.abs().max()), 1e-300):
         found = f"a quadratic form has the eigenvalue {float(values[0]):.3g}"
         raise NotConvexError(message(found, "λ_min ≥ 0", "bound it by construction (norm=, PSD=True)"))
-    return values.clamp(min=0.0).sqrt().unsqueeze(-1) * vectors.mT
+    factor: Tensor = values.clamp(min=0.0).sqrt().unsqueeze(-1) * vectors.mT
+    return factor

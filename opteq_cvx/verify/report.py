@@ -21,7 +21,8 @@ class SampleRow:
         objective_gap: |F(u) − p*| / (1 + |p*|).
         violation: The largest relative violation of a constraint or a variable's attribute.
         residual: The layer's own relative fixed-point residual.
-        unique: Whether the exact outputs are unique; None where the question did not arise (y is the exact solution).
+        unique: Whether the exact outputs are unique; None where the question did not arise (y is the exact
+            solution).
         bound: The layer's certified bound on the distance, NaN where it has none.
         ok: Whether the sample passes.
         note: Why it does not, or what to know.
@@ -69,7 +70,8 @@ class GradientRow:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was compared, with what, and how it came out. `bool(report)` and `report.ok` say whether all rows pass."""
+    """What was compared, with what, and how it came out. `bool(report)` and `report.ok` say whether all rows
+    pass."""
 
     source: str
     tolerance: float
@@ -88,7 +90,8 @@ class Report:
 
     @property
     def max_error(self) -> float:
-        """The largest relative distance of an output from the exact solution set (NaN without a solved sample)."""
+        """The largest relative distance of an output from the exact solution set (NaN without a solved
+        sample)."""
         return _largest([row.distance for row in self.samples])
 
     @property

@@ -40,6 +40,15 @@ AGREES = {
 """What the exact solver must say where the layer reports a failure that is the program's own."""
 
 
+Errors = tuple[float, float, float]
+"""Distance, objective gap, violation; NaN where unknown."""
+
+UNKNOWN: Errors = (float("nan"), float("nan"), float("nan"))
+
+FAULTS = ("the outputs are not the exact ones", "the objective differs", "a constraint is violated")
+"""What each error above the tolerance means."""
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """The samples of one call: float64 inputs as given, the batch shape, and values per sample."""
@@ -72,16 +81,18 @@ def verify(
 ) -> Report:
     """Check the layer's values and gradients at these inputs, sample by sample.
 
-    A float64 copy of the layer is run and compared with CVXPY and Clarabel (tolerances 1e-12, polished) at each
-    sample's parameter values; its gradients, in effective weights, with central differences of the exact solver along
-    a random direction of the parameter's attribute set, and with cvxpylayers. Where those two disagree, differences
-    decide. Cost: about ten exact solves per sample and parameter with `gradients`, one per sample without.
+    A float64 copy of the layer is run and compared with CVXPY and Clarabel (tolerances 1e-12, polished) at
+    each sample's parameter values; its gradients, in effective weights, with central differences of the exact
+    solver along a random direction of the parameter's attribute set, and with cvxpylayers. Where those two
+    disagree, differences decide. Cost: about ten exact solves per sample and parameter with `gradients`, one
+    per sample without.
 
     Args:
         layer: The compiled layer; it is left as it is.
         inputs: As for a call of the layer.
-        problem: A CVXPY problem to compare with, its parameters and variables named as the layer's. By default the one
-            that was compiled, or for a loaded layer one rebuilt from the compiled program; the report says which.
+        problem: A CVXPY problem to compare with, its parameters and variables named as the layer's. By
+            default the one that was compiled, or for a loaded layer one rebuilt from the compiled program;
+            the report says which.
         gradients: Whether to check gradients.
         cvxpylayers: Whether to use cvxpylayers; by default if it is installed.
         tolerance: Bound on the relative distance, objective gap and constraint violation.
@@ -182,11 +193,10 @@ def _compare(
     certified = (
         float("nan") if bound is None else float(bound.expand(solution.status.codes.shape).reshape(-1)[i])
     )
-    nan = float("nan")
 
-    def row(ok: bool, note: str, distance: float = nan, gap: float = nan, violation: float = nan, unique: bool | None = None) -> SampleRow:  # fmt: skip
+    def row(ok: bool, note: str, *, unique: bool | None = None, errors: Errors = UNKNOWN) -> SampleRow:
         name, found = status.name.lower(), exact.status.name.lower()
-        return SampleRow(i, name, found, distance, gap, violation, residual, unique, certified, ok, note)
+        return SampleRow(i, name, found, *errors, residual, unique, certified, ok, note)
 
     if not exact.status.solved:
         agreed = AGREES.get(status) is exact.status
@@ -198,28 +208,21 @@ def _compare(
     distance, unique = _distance(mine, exact, tolerance)
     variables = {name: _pick(v, solution, i) for name, v in solution.variables.items()}
     judgement = oracle.judge(values, variables) if status not in (Status.NON_FINITE_INPUT,) else None
-    gap = violation = nan
+    gap = violation = np.nan
     if judgement is not None:
         gap = abs(judgement.objective - exact.objective) / (1.0 + abs(exact.objective))
         violation = judgement.violation
+    errors = (distance, gap, violation)
     if status is not Status.CONVERGED:
-        return row(
-            False,
-            f"the layer says: {status.value}; the exact solver found a solution",
-            distance,
-            gap,
-            violation,
-            unique,
-        )
-    faults = [
-        text
-        for value, text in ((distance, "the outputs are not the exact ones"), (gap, "the objective differs"), (violation, "a constraint is violated"))
-        if value > tolerance or (np.isnan(value) and text.startswith("the outputs"))
-    ]  # fmt: skip
+        text = f"the layer says: {status.value}; the exact solver found a solution"
+        return row(False, text, unique=unique, errors=errors)
+    faults = [text for error, text in zip(errors, FAULTS, strict=True) if error > tolerance]
+    if np.isnan(distance):
+        faults.append("the outputs are not numbers")
     remark = "several solutions: distance to the nearest" if unique is False else ""
     if exact.status is ExactStatus.INACCURATE:
         remark = f"the exact solution is accurate to {exact.residual:.0e} only"
-    return row(not faults, "; ".join(faults) or remark, distance, gap, violation, unique)
+    return row(not faults, "; ".join(faults) or remark, unique=unique, errors=errors)
 
 
 def _pick(value: Tensor, solution: Solution, i: int) -> Array:
@@ -229,7 +232,8 @@ def _pick(value: Tensor, solution: Solution, i: int) -> Array:
 
 
 def _distance(mine: Sequence[Array], exact: Exact, tolerance: float) -> tuple[float, bool | None]:
-    """Relative distance to the exact solution, or where that is far, to the nearest point of the solution set."""
+    """Relative distance to the exact solution, or where that is far, to the nearest point of the solution
+    set."""
 
     def relative(outputs: Sequence[Array]) -> float:
         squares = sum(float(np.sum((a - b) ** 2)) for a, b in zip(mine, outputs, strict=True))

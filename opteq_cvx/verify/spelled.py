@@ -6,6 +6,7 @@ from typing import Any
 
 import cvxpy as cp
 import numpy as np
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 
@@ -120,10 +121,15 @@ def align(value: Tensor, ndim: int) -> Tensor:
     return value.reshape((*(1,) * (ndim - value.ndim), *value.shape))
 
 
+def number(value: Any) -> Array:
+    """A value of CVXPY, which may be a sparse matrix, as a dense float64 array."""
+    return np.asarray(value.toarray() if sp.issparse(value) else value, dtype=np.float64)
+
+
 def _read(text: str, names: Mapping[str, Any]) -> Any:
     return eval(text, {**NAMES, **names})
 
 
 def _tensor(text: str, parameters: Mapping[str, cp.Parameter]) -> Tensor:
     value = cp.Expression.cast_to_const(_read(text, parameters)).value
-    return torch.as_tensor(np.array(value, dtype=np.float64))
+    return torch.as_tensor(number(value).copy())

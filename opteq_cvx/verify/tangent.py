@@ -1,4 +1,5 @@
-"""Curves through a parameter's value that stay in its attribute set, so that differences compare like with like."""
+"""Curves through a parameter's value that stay in its attribute set, so that differences compare like with
+like."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,12 +12,14 @@ from opteq_cvx.errors import UnsupportedError, message
 from opteq_cvx.ir.frozen import Array
 
 BOUNDARY = 1e-6
-"""An entry this close to a bound does not move; a matrix whose norm is this close to its bound only rotates."""
+"""An entry this close to a bound does not move; a matrix whose norm is this close to its bound only
+rotates."""
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """t ↦ at(t) with at(0) the value and at'(0) = `direction` (Frobenius norm 1, or 0 where nothing may move)."""
+    """t ↦ at(t) with at(0) the value and at'(0) = `direction` (Frobenius norm 1, or 0 where nothing may
+    move)."""
 
     direction: Array
     at: Callable[[float], Array]
@@ -25,9 +28,9 @@ class Curve:
 def curve(value: Array, attributes: Mapping[str, Any], generator: np.random.Generator) -> Curve:
     """A random curve inside the attribute set.
 
-    Symmetric values move symmetrically, semidefinite ones by congruence (I + tM) P (I + tM)ᵀ, sparse and diagonal ones in
-    their pattern, signed and bounded ones along entries away from the bound, and a matrix at its norm bound (or an
-    orthogonal one) rotates: W exp(tA), A skew.
+    Symmetric values move symmetrically, semidefinite ones by congruence (I + tM) P (I + tM)ᵀ, sparse and
+    diagonal ones in their pattern, signed and bounded ones along entries away from the bound, and a matrix at
+    its norm bound (or an orthogonal one) rotates: W exp(tA), A skew.
     """
     on = {name: kept for name, kept in attributes.items() if kept is not None and kept is not False}
     if "orthogonal" in on or _at_norm(value, on):

@@ -15,7 +15,7 @@ RETREAT = 1e-3
 class Rescaled(Part):
     """W = Y / √(1 + b(Y)²/ρ'²) with b a certified, homogeneous and smooth bound of ‖Y‖₂, so ‖W‖₂ < ρ.
 
-    A bijection onto {b(W) < ρ'}: b is within min(m, n)^(1/512) of the norm, and W reaches no further
+    A bijection onto {b(W) < ρ'}: b is within min(m, n)^(1/1024) of the norm, and W reaches no further
     than that.
 
     Source: theory.md 11.1 (Gram iteration), 11.2.
