@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     )
     from opteq_cvx.io import load, save
     from opteq_cvx.iterate import Anderson, Plain
-    from opteq_cvx.layer import EquilibriumLayer, record
+    from opteq_cvx.layer import EquilibriumLayer
+    from opteq_cvx.record import record
     from opteq_cvx.solution import Solution
     from opteq_cvx.status import Status
     from opteq_cvx.verify import Report, check_atom, verify
@@ -82,7 +83,8 @@ _HOME = {
     ),
     "io": ("load", "save"),
     "iterate": ("Anderson", "Plain"),
-    "layer": ("EquilibriumLayer", "record"),
+    "layer": ("EquilibriumLayer",),
+    "record": ("record",),
     "solution": ("Solution",),
     "status": ("Status",),
     "verify": ("Report", "check_atom", "verify"),

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from opteq_cvx.errors import DTypeError, InputError, message
-from opteq_cvx.ir.param import Leaf, Stage
+from opteq_cvx.ir.frozen import size
+from opteq_cvx.ir.param import Leaf
 
 FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -51,15 +52,13 @@ def bind(
                 "repeat or drop the batch axes",
             )
         ) from error
-    rows = 1
-    for n in batch:
-        rows *= n
+    rows = size(batch)
     values = {leaf.name: _flatten(tensors[leaf.name], shapes[leaf.name], batch, leaf) for leaf in leaves}
     finite = torch.ones(rows, dtype=torch.bool, device=device)
     valid = torch.ones(rows, dtype=torch.bool, device=device)
     for leaf in leaves:
         value = values[leaf.name]
-        ok = torch.isfinite(value).reshape(value.shape[0], -1).all(dim=1)
+        ok = torch.isfinite(value).reshape(value.shape[0], size(leaf.shape)).all(dim=1)
         finite, valid = finite & ok, valid & (_satisfies(leaf, value) | ~ok)
         values[leaf.name] = torch.where(
             ok.reshape(-1, *(1,) * len(leaf.shape)), value, torch.zeros_like(value)
@@ -151,13 +150,13 @@ def _batch_shape(leaf: Leaf, value: Tensor) -> tuple[int, ...]:
 def _flatten(value: Tensor, own: tuple[int, ...], batch: tuple[int, ...], leaf: Leaf) -> Tensor:
     if all(n == 1 for n in own):
         return value.reshape(1, *leaf.shape)
-    return value.expand(*batch, *leaf.shape).reshape(-1, *leaf.shape)
+    return value.expand(*batch, *leaf.shape).reshape((size(batch), *leaf.shape))
 
 
 def _satisfies(leaf: Leaf, value: Tensor) -> Tensor:
     """(1|B,) whether the declared sign and bounds attributes hold, to rounding; the PSD check is numerical."""
     rows, a = value.shape[0], leaf.attributes
-    flat = value.reshape(rows, -1)
+    flat = value.reshape(rows, size(leaf.shape))
     slack = (
         1e2 * torch.finfo(value.dtype).eps * (1.0 + flat.abs().amax(dim=1))
         if flat.shape[1]
@@ -172,13 +171,9 @@ def _satisfies(leaf: Leaf, value: Tensor) -> Tensor:
         ok = ok & (flat.amax(dim=1) <= slack)
     if a.get("bounds") is not None:
         lower, upper = (torch.as_tensor(b, dtype=value.dtype, device=value.device) for b in a["bounds"])
-        below, above = (lower - value).reshape(rows, -1), (value - upper).reshape(rows, -1)
+        below, above = (lower - value).reshape(flat.shape), (value - upper).reshape(flat.shape)
         ok = ok & (below.amax(dim=1) <= slack) & (above.amax(dim=1) <= slack)
     if any(a.get(k) for k in ("symmetric", "PSD", "NSD")):
-        ok = ok & ((value - value.mT).abs().reshape(rows, -1).amax(dim=1) <= 10 * slack)
+        ok = ok & ((value - value.mT).abs().reshape(flat.shape).amax(dim=1) <= 10 * slack)
     return ok
 
-
-def is_input(leaf: Leaf) -> bool:
-    """Whether a parameter is data of a call rather than a weight."""
-    return leaf.stage is Stage.INPUT

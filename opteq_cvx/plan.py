@@ -16,7 +16,7 @@ from opteq_cvx.splitting.contract import Splitting
 from opteq_cvx.splitting.douglas_rachford import DouglasRachford
 from opteq_cvx.splitting.forward_backward import ForwardBackward, constant_scalar
 from opteq_cvx.splitting.graph_form import GraphForm
-from opteq_cvx.splitting.quadratic import Bounds, known_bounds
+from opteq_cvx.splitting.quadratic import Bounds, known_bounds, refuse_indefinite
 from opteq_cvx.splitting.structure import Structure, structure
 
 WHEN = {
@@ -62,6 +62,8 @@ class Plan(Frozen):
 def make_plan(program: Program, trace: Callable[[str, Program], None] | None = None) -> Plan:
     """Run the passes and choose a splitting: closed form, else forward–backward, else Douglas–Rachford."""
     program = passes.run(program, trace)
+    for term in program.terms:
+        refuse_indefinite(term)
     parts = structure(program)
     if isinstance(parts, str):
         form = GraphForm.of(program)

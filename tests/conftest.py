@@ -11,9 +11,10 @@ from beartype import BeartypeConf, FrozenDict, beartype
 from jaxtyping import install_import_hook
 
 # Before anything of the package is imported: every annotation, shapes included, is checked in every test.
-# The hook decorates functions, and beartype knows `Self` only where it decorates the class.
+# The hook decorates functions, and beartype knows `Self` only where it decorates the class; an int is a float.
+CHECKS = BeartypeConf(hint_overrides=FrozenDict({Self: object}), is_pep484_tower=True)
 checker = ModuleType("opteq_checker")
-vars(checker)["check"] = beartype(conf=BeartypeConf(hint_overrides=FrozenDict({Self: object})))
+vars(checker)["check"] = beartype(conf=CHECKS)
 sys.modules[checker.__name__] = checker
 install_import_hook("opteq_cvx", "opteq_checker.check")
 
@@ -21,7 +22,8 @@ torch.set_num_threads(1)  # results must not depend on how a sum is split over t
 
 ALLOWED_WARNINGS = (
     # (filter, why): warnings that come from a dependency, about its own insides.
-    ("ignore:.*torch.jit.*:DeprecationWarning", "torch's own modules still call torch.jit while they load"),
+    ("ignore:invalid escape sequence:DeprecationWarning", "diffcp's docstrings, where it is compiled first"),
+    ("ignore:invalid escape sequence:SyntaxWarning", "the same since Python 3.12"),
 )
 
 

@@ -14,9 +14,10 @@ Function = Callable[..., Tensor]
 def pull(function: Function, primals: Sequence[Tensor], cotangent: Tensor) -> tuple[Tensor, ...]:
     """The vector-Jacobian products of function(*primals) with `cotangent`, one per primal.
 
-    Where no gradient of the result can be wanted (gradients are disabled) plain autograd does it, at half the overhead.
+    Where no derivative of the result can be wanted (gradients are disabled, no tangents) plain autograd does it, at
+    half the overhead.
     """
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() or any(forward_ad.unpack_dual(t).tangent is not None for t in (*primals, cotangent)):
         _, transpose = torch.func.vjp(function, *primals)
         products: tuple[Tensor, ...] = transpose(cotangent)
         return products

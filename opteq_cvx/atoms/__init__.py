@@ -90,4 +90,6 @@ def matches(node: Node) -> list[tuple[type[Atom], Recognized]]:
 def recognize(node: Node) -> tuple[type[Atom], Recognized] | None:
     """The atom for `node` and how the node becomes its term; None where no atom fits."""
     found = matches(node)
+    ours = [cls.name for cls, _ in found if cls not in _third_party]
+    assert len(ours) < 2, f"{node.text!r} is recognized by several atoms: {ours}"
     return found[-1] if found else None

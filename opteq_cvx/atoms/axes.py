@@ -80,7 +80,7 @@ def kept(shape: Shape, axes: tuple[int, ...]) -> Shape:
 
 
 def level_set(node: Node, *functions: Pattern) -> tuple[Affine, tuple[int, ...], ParamExpr] | None:
-    """(x, axes, radius) where `node` is f(x) ≤ radius with a radius of parameters only, in the reduced shape."""
+    """(x, axes, radius) where `node` is f(x) ≤ radius, of parameters only, in the reduced shape."""
     found = below(node, *functions)
     if found is None or found[1].param is None:
         return None

@@ -21,7 +21,7 @@ class Linear(Atom):
     traits = frozenset({Trait.SEPARABLE, Trait.LINEAR, Trait.QUADRATIC, Trait.HOMOGENEOUS, Trait.SMOOTH})
     patterns = (Arg(),)
     spellings = (
-        Spelling(text="x + 1", variables={"x": ()}, arg="x + 1"),
+        Spelling(text="-3 * x", variables={"x": ()}, arg="-3 * x"),
         Spelling(text="c @ x", parameters={"c": ((5,), {})}, arg="c @ x"),
         Spelling(text="sum(x)", arg="sum(x)"),
     )

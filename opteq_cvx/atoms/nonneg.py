@@ -28,7 +28,6 @@ class Nonneg(Atom):
             constraint=True,
             arg="A @ x - b",
         ),
-        Spelling(text="NonNeg(x[:2] - x[2:4])", constraint=True, arg="x[:2] - x[2:4]"),
     )
 
     @override

@@ -47,6 +47,7 @@ class Soc(Atom):
         if found is None or found[1].affine is None:
             return None
         _, bound, x, axes = found
+        assert bound.affine is not None
         rows = aff.image(joining(x.shape, axes), x)
         head = aff.image(Reshape(bound.shape, (*rows.shape[:-1], 1), "C"), bound.affine)
         return Recognized(aff.join([head, rows]))

@@ -35,7 +35,7 @@ class SumLargest(Reducing):
     wrong: ClassVar[tuple[Mapping[str, Any], ...]] = (*WRONG, {"k": 0.0}, {"k": -1.0})
     spellings = (
         Spelling(text="sum_largest(x, 2)", variables={"x": (6,)}, static={"k": 2.0}),
-        Spelling(text="sum_largest(x, 2.5)", variables={"x": (6,)}, static={"k": 2.5}, argmin=False),
+        Spelling(text="sum_largest(x, 2.5)", variables={"x": (6,)}, static={"k": 2.5}),
         Spelling(text="cvar(x, 0.5)", variables={"x": (6,)}, static={"k": 3.0}, weight="1 / 3"),
         Spelling(text="-sum_smallest(x, 2)", variables={"x": (6,)}, arg="-x", static={"k": 2.0}),
         Spelling(text="sum_largest(x, 3)", variables={"x": (2, 3)}, static={"k": 3.0, "axes": (-2, -1)}),

@@ -4,7 +4,7 @@ from typing import Any
 
 import cvxpy as cp
 
-from opteq_cvx.declare.parameter import declare
+from opteq_cvx.declare.parameter import ShapeLike, declare
 
 
 class Input(cp.Parameter):
@@ -19,7 +19,5 @@ class Input(cp.Parameter):
         CompileError: attributes that CVXPY refuses, or complex ones.
     """
 
-    def __init__(
-        self, shape: int | tuple[int, ...] = (), *, name: str | None = None, **attributes: Any
-    ) -> None:
+    def __init__(self, shape: ShapeLike = (), *, name: str | None = None, **attributes: Any) -> None:
         declare(self, "Input", shape, name, attributes)

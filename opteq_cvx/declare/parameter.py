@@ -2,7 +2,7 @@
 
 import difflib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cvxpy as cp
@@ -17,11 +17,14 @@ ATTRIBUTES = tuple(
 )
 """The keywords of CVXPY's leaves: attributes, and `value`."""
 
+ShapeLike = int | np.integer[Any] | Sequence[int | np.integer[Any]]
+"""Shapes as CVXPY takes them; an integer is the length of a vector."""
+
 REAL_ONLY = ("complex", "imag", "hermitian")
 
 
 def declare(
-    parameter: cp.Parameter, kind: str, shape: Any, name: str | None, attributes: Mapping[str, Any]
+    parameter: cp.Parameter, kind: str, shape: ShapeLike, name: str | None, attributes: Mapping[str, Any]
 ) -> None:
     """Run CVXPY's constructor on `parameter`, with errors in our words.
 

@@ -5,20 +5,19 @@ from typing import Any
 
 import cvxpy as cp
 import numpy as np
-import numpy.typing as npt
 import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from opteq_cvx.declare.parameter import declare, leaf_of
+from opteq_cvx.declare.parameter import ShapeLike, declare, leaf_of
 from opteq_cvx.errors import CompileError, InputError, message
 from opteq_cvx.ir.frozen import Array, Shape
 from opteq_cvx.ir.param import Stage
 from opteq_cvx.weights.composite import composite
 from opteq_cvx.weights.draw import draw
-from opteq_cvx.weights.settle import admit, checked, settle
+from opteq_cvx.weights.settle import Numbers, admit, checked, settle
 
-Init = npt.ArrayLike | Tensor | Callable[[Shape], npt.ArrayLike | Tensor]
+Init = Numbers | Tensor | Callable[[Shape], Numbers | Tensor]
 
 
 class Weight(cp.Parameter):
@@ -47,11 +46,11 @@ class Weight(cp.Parameter):
 
     def __init__(
         self,
-        shape: int | tuple[int, ...] = (),
+        shape: ShapeLike = (),
         *,
         name: str | None = None,
         init: Init | None = None,
-        norm: float | None = None,
+        norm: float | int | None = None,
         orthogonal: bool = False,
         seed: int | None = None,
         generator: torch.Generator | None = None,

@@ -4,16 +4,15 @@ Shape rules move entries and give one map per argument; product rules take the s
 coefficient; what has neither goes through coefficient extraction.
 """
 
-
 import cvxpy as cp
 
-from opteq_cvx.errors import UnsupportedError, message
+from opteq_cvx.errors import UnsupportedError
 from opteq_cvx.frontend.affine_fallback import extracted
 from opteq_cvx.frontend.affine_products import PRODUCT_RULES
 from opteq_cvx.frontend.affine_shapes import SHAPE_RULES
 from opteq_cvx.frontend.hoist import hoist
 from opteq_cvx.frontend.names import entry
-from opteq_cvx.frontend.scope import Scope, text
+from opteq_cvx.frontend.scope import Scope, complex_values
 from opteq_cvx.ir import affine as aff
 from opteq_cvx.ir.linmap import LinearMap
 from opteq_cvx.ir.program import Affine
@@ -34,7 +33,7 @@ def affine(expr: cp.Expression, scope: Scope) -> Affine:
 
 def _affine(expr: cp.Expression, scope: Scope) -> Affine:
     if expr.is_complex():
-        raise UnsupportedError(message("complex values", "real values", "split real and imaginary parts", f'"{text(expr)}"'))
+        raise UnsupportedError(complex_values(expr))
     maps = maps_of(expr, scope)
     return aff.add(*(aff.image(m, affine(expr.args[i], scope)) for i, m in maps))
 
@@ -52,5 +51,3 @@ def maps_of(expr: cp.Expression, scope: Scope) -> tuple[tuple[int, LinearMap], .
     if row is not None and row.op == "power":  # power(x, 1)
         return ((0, SHAPE_RULES["wrap"]((expr.shape,), expr.shape, {})[0]),)
     return extracted(expr, scope)
-
-

@@ -1,4 +1,4 @@
-"""Coefficient extraction: the matrices of an affine atom that has no rule, through CVXPY's own canonicalization.
+"""Coefficient extraction: the matrices of an affine atom that has no rule, by CVXPY's own canonicalization.
 
 With constant data each argument gets one sparse matrix. An atom bilinear in one parametric argument θ is
 extracted basis element by basis element, out = Σₖ θₖ Gₖ x, and becomes gathers and a scatter: no matrix that
@@ -17,12 +17,12 @@ from opteq_cvx.frontend.affine_shapes import positions, reshaping
 from opteq_cvx.frontend.hoist import hoist
 from opteq_cvx.frontend.scope import Scope, text
 from opteq_cvx.ir import act
-from opteq_cvx.ir.frozen import FrozenDict, IntArray, Shape, size
+from opteq_cvx.ir.frozen import Array, FrozenDict, IntArray, Shape, size
 from opteq_cvx.ir.linmap import Adjoint, LinearMap, Sparse, compose, diagonal, gather
 from opteq_cvx.ir.param import Apply, const, multiply
 
 BASIS_LIMIT = 4096
-"""Entries of a parametric argument up to which an unknown atom is extracted basis element by basis element."""
+"""Entries of a parametric argument up to which an unknown atom is extracted element by element."""
 
 
 def extracted(expr: cp.Expression, scope: Scope) -> tuple[tuple[int, LinearMap], ...]:
@@ -31,8 +31,8 @@ def extracted(expr: cp.Expression, scope: Scope) -> tuple[tuple[int, LinearMap],
     Raises:
         UnsupportedError: the coefficients depend on parameters in a way that extraction does not cover.
     """
-    parametric = [i for i, a in enumerate(expr.args) if scope.has_parameters(a) and not scope.has_variables(a)]
     varying = [i for i, a in enumerate(expr.args) if scope.has_variables(a)]
+    parametric = [i for i, a in enumerate(expr.args) if scope.has_parameters(a) and i not in varying]
     if not parametric:
         matrices = jacobians(expr, list(expr.args))
         return tuple((i, Sparse(matrices[i], expr.args[i].shape, expr.shape)) for i in varying)
@@ -83,7 +83,8 @@ def _bilinear(expr: cp.Expression, scope: Scope, at: int, x_at: int) -> LinearMa
     trial = np.random.default_rng(0).standard_normal(shape)
     weights = values * trial.reshape(-1)[k.astype(int)]
     built = sp.coo_array((weights, (out.astype(int), source.astype(int))), (expr.size, size(x_shape)))
-    if np.abs(built.tocsr() - _at_value(expr, at, x_at, trial)).max() > 1e-9 * max(1.0, float(np.abs(weights).max())):
+    gap = np.abs(built.tocsr() - _at_value(expr, at, x_at, trial)).max()
+    if gap > 1e-9 * max(1.0, float(np.abs(weights).max(initial=0.0))):
         return None
     theta = act.reshape(hoist(expr.args[at], scope), (size(shape),))
     picked = Apply("gather", (theta,), k.shape, FrozenDict(index=k.astype(np.int64)))
@@ -93,12 +94,12 @@ def _bilinear(expr: cp.Expression, scope: Scope, at: int, x_at: int) -> LinearMa
     return compose(reshaping((expr.size,), expr.shape), compose(scatter, scaled))
 
 
-def _at_value(expr: cp.Expression, at: int, x_at: int, value: np.ndarray[Any, Any]) -> Any:
+def _at_value(expr: cp.Expression, at: int, x_at: int, value: Array) -> Any:
     args = [cp.Constant(value) if i == at else a for i, a in enumerate(expr.args)]
     return jacobians(expr, args)[x_at]
 
 
-def _unit(shape: Shape, k: int) -> np.ndarray[Any, Any]:
+def _unit(shape: Shape, k: int) -> Array:
     out = np.zeros(size(shape))
     out[k] = 1.0
     return out.reshape(shape)

@@ -1,18 +1,28 @@
 """Linear maps of products with an expression of parameters: elementwise, matrix, Kronecker, convolution."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from opteq_cvx.frontend.affine_shapes import broadcasting, promoting, reshaping, summing
 from opteq_cvx.frontend.hoist import unspread
 from opteq_cvx.ir import act
-from opteq_cvx.ir.frozen import FrozenDict, Shape, size
-from opteq_cvx.ir.linmap import Adjoint, Identity, Kron, LeftMul, LinearMap, RightMul, compose, diagonal, gather
-from opteq_cvx.ir.param import Apply, Const, ParamExpr, const, is_one, multiply
+from opteq_cvx.ir.frozen import Shape, size
+from opteq_cvx.ir.linmap import (
+    Adjoint,
+    Kron,
+    LeftMul,
+    LinearMap,
+    RightMul,
+    compose,
+    diagonal,
+    gather,
+)
+from opteq_cvx.ir.param import Apply, Const, ParamExpr, const, is_one
 
 ProductRule = Callable[[ParamExpr, Shape, Shape, bool], LinearMap]
-"""(coefficient, shape of the variable argument, shape of the result, whether the coefficient is on the left) → map."""
+"""(coefficient, shape of the other argument, shape of the result, whether the coefficient is on the left) → map."""
 
 
 def scaling(d: ParamExpr, shape_in: Shape, shape_out: Shape) -> LinearMap:
@@ -103,11 +113,12 @@ def _unbatched(c: ParamExpr) -> ParamExpr:
 
 
 def diagonal_of(a: ParamExpr) -> ParamExpr | None:
-    """The diagonal (n,) of a constant diagonal matrix; a scalar where all entries are equal; None for any other."""
+    """The diagonal (n,) of a constant diagonal matrix; None for any other."""
     if not isinstance(a, Const) or a.shape[0] != a.shape[1]:
         return None
-    d = a.value.diagonal()
-    if np.count_nonzero(d) != (a.value.count_nonzero() if a.sparse else np.count_nonzero(a.value)):
+    value: Any = a.value
+    d = value.diagonal()
+    if np.count_nonzero(d) != (value.count_nonzero() if a.sparse else np.count_nonzero(value)):
         return None
     return const(d)
 

@@ -83,7 +83,7 @@ def _gather(shapes: tuple[Shape, ...], out: Shape, attrs: Attrs) -> tuple[Linear
 
 
 def _stacking(stack: Callable[[list[IntArray], Attrs], Any]) -> ShapeRule:
-    """Stacks: each argument goes to its place by zero padding; places come from stacking positions themselves."""
+    """Stacks: each argument goes to its place by zero padding; the places come from stacking positions."""
 
     def rule(shapes: tuple[Shape, ...], out: Shape, attrs: Attrs) -> tuple[LinearMap, ...]:
         sources = [positions(s) for s in shapes]
@@ -121,10 +121,10 @@ def _cumsum(shapes: tuple[Shape, ...], out: Shape, attrs: Attrs) -> tuple[Linear
         flat = (size(shape),)
         return (compose(LeftMul(_lower_ones(size(shape)), flat), reshaping(shape, flat)),)
     axis, n = attrs["axis"] % len(shape), shape[attrs["axis"]]
-    if axis == len(shape) - 1:
-        return (RightMul(const(_lower_ones(n).value.T), shape) if len(shape) > 1 else LeftMul(_lower_ones(n), shape),)
-    if axis == len(shape) - 2:
+    if len(shape) == 1 or axis == len(shape) - 2:
         return (LeftMul(_lower_ones(n), shape),)
+    if axis == len(shape) - 1:
+        return (RightMul(const(_lower_ones(n).value.T), shape),)
     axes = (*(i for i in range(len(shape)) if i != axis), axis)
     moved = permuting(shape, axes)
     back = tuple(int(i) for i in np.argsort(axes))

@@ -13,13 +13,23 @@ from opteq_cvx.frontend.hoist import hoist
 from opteq_cvx.frontend.names import kind
 from opteq_cvx.frontend.scope import Scope, text
 from opteq_cvx.frontend.terms import set_terms
-from opteq_cvx.frontend.tree import affine_node, as_affine, image, negative, param_node, total, tree
+from opteq_cvx.frontend.tree import affine_node, as_affine, negative, param_node, total, tree
 from opteq_cvx.frontend.variables import box_term
 from opteq_cvx.ir import act
 from opteq_cvx.ir import affine as aff
 from opteq_cvx.ir.frozen import size
-from opteq_cvx.ir.linmap import Compose, Diagonal, Gather, Identity, LinearMap, Permute, Reshape, compose, diagonal, negate
-from opteq_cvx.ir.param import Const, const, is_zero, neg
+from opteq_cvx.ir.linmap import (
+    Compose,
+    Diagonal,
+    Gather,
+    Identity,
+    LinearMap,
+    Permute,
+    Reshape,
+    compose,
+    diagonal,
+)
+from opteq_cvx.ir.param import Const, const, neg
 from opteq_cvx.ir.program import Affine, Constraint, Origin, Term
 from opteq_cvx.ir.tree import Node
 
@@ -27,7 +37,7 @@ Read = Callable[[Any, Scope, Origin], tuple[Term, ...]]
 
 
 def read_constraint(constraint: Any, at: int, scope: Scope) -> tuple[tuple[Term, ...], Constraint]:
-    """The terms of `constraint`, the problem's number `at`, and its record; its term indices are left to the caller.
+    """The terms of `constraint`, number `at` of the problem, and its record without term indices.
 
     Raises:
         UnsupportedError: a constraint that is not convex or that no route covers.
@@ -52,9 +62,13 @@ _RECORDED = {"zero": "equality", "nonpos": "inequality", "nonneg": "inequality",
 def _check_without_variables(constraint: Any, scope: Scope, origin: Origin) -> None:
     if any(scope.has_parameters(a) for a in constraint.args):
         fix = "declare it as an attribute of the parameter (nonneg=True, bounds=..., PSD=True)"
-        raise CompileError(message("a constraint of parameters only", "a constraint with a variable", fix, origin))
+        raise CompileError(
+            message("a constraint of parameters only", "a constraint with a variable", fix, origin)
+        )
     if not constraint.value():
-        raise CompileError(message("a constant constraint that is false", "one that can hold", "remove it", origin))
+        raise CompileError(
+            message("a constant constraint that is false", "one that can hold", "remove it", origin)
+        )
 
 
 def _equality(constraint: Any, scope: Scope, origin: Origin) -> tuple[Term, ...]:
@@ -111,7 +125,7 @@ def _unscaled(f: Node, bound: Affine) -> tuple[Node, Affine]:
 
 
 def _affine_at_most_zero(x: Affine, origin: Origin) -> Term:
-    """x ≤ 0: a box where x selects entries of one variable, else the nonpositive orthant, or the nonnegative one of −x."""
+    """x ≤ 0: a box where x selects entries of one variable, else an orthant."""
     if len(x.parts) == 1:
         name, m = x.parts[0]
         picked = selection(m)

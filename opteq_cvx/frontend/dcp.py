@@ -22,7 +22,9 @@ def check(problem: cp.Problem) -> None:
     objective = problem.objective
     if not objective.is_dcp():
         word, want = ("Maximize", "concave") if isinstance(objective, cp.Maximize) else ("Minimize", "convex")
-        _refuse(objective.args[0], want, f"objective of {word}", "objective", f"{word}({text(objective.args[0])})")
+        _refuse(
+            objective.args[0], want, f"objective of {word}", "objective", f"{word}({text(objective.args[0])})"
+        )
     for at, constraint in enumerate(problem.constraints):
         if not constraint.is_dcp():
             where, words = f"constraint[{at}]", text(constraint)
@@ -35,13 +37,16 @@ def check(problem: cp.Problem) -> None:
                     if not arg.is_affine():
                         _refuse(arg, "affine", "argument of this constraint", where, words)
             fix = "relax the constraint to a convex one"
-            raise NotConvexError(message("the constraint is not convex", "a DCP constraint", fix, f'{where} "{words}"'))
+            raise NotConvexError(
+                message("the constraint is not convex", "a DCP constraint", fix, f'{where} "{words}"')
+            )
     found, expected = "the problem does not follow the DCP rules", "a convex problem by DCP"
     raise NotConvexError(message(found, expected, "check the objective and each constraint with .is_dcp()"))
 
 
 def _left(constraint: Any) -> cp.Expression:
-    return constraint.expr if kind(constraint) == "inequality" else constraint.args[0]
+    left: cp.Expression = constraint.expr if kind(constraint) == "inequality" else constraint.args[0]
+    return left
 
 
 def _refuse(expr: cp.Expression, want: str, what: str, where: str, words: str) -> None:
@@ -85,7 +90,10 @@ def reason(expr: Any) -> tuple[str, str]:
             "values, never assumed",
         )
     if op == "power" and not isinstance(expr.p, cp.Constant):
-        return "has a parameter as exponent, and the curvature changes with its value", "write the exponent as a number"
+        return (
+            "has a parameter as exponent, and the curvature changes with its value",
+            "write the exponent as a number",
+        )
     return _composition(expr)
 
 
@@ -112,7 +120,13 @@ def _sum(expr: Any) -> tuple[str, str]:
 
 def _composition(expr: Any) -> tuple[str, str]:
     name = type(expr).__name__
-    shape = "convex" if expr.is_atom_convex() else "concave" if expr.is_atom_concave() else "neither convex nor concave"
+    shape = (
+        "convex"
+        if expr.is_atom_convex()
+        else "concave"
+        if expr.is_atom_concave()
+        else "neither convex nor concave"
+    )
     if shape.startswith("neither"):
         return f"uses {name}, which is {shape}", "replace it by a convex function, or move it to a parameter"
     for i, arg in enumerate(expr.args):

@@ -13,7 +13,7 @@ import scipy.sparse as sp
 
 from opteq_cvx.errors import UnsupportedError, message
 from opteq_cvx.frontend.names import entry, hidden
-from opteq_cvx.frontend.scope import Scope, text
+from opteq_cvx.frontend.scope import Scope, complex_values, text
 from opteq_cvx.ir import act
 from opteq_cvx.ir.frozen import FrozenDict
 from opteq_cvx.ir.param import Apply, Const, ParamExpr, add, multiply, neg
@@ -36,7 +36,7 @@ def hoist(expr: cp.Expression, scope: Scope) -> ParamExpr:
 
 def _hoist(expr: cp.Expression, scope: Scope) -> ParamExpr:
     if expr.is_complex():
-        raise UnsupportedError(message("complex values", "real values", "split real and imaginary parts", f'"{text(expr)}"'))
+        raise UnsupportedError(complex_values(expr))
     if not scope.has_parameters(expr):
         return constant(expr)
     row = entry(expr)
@@ -60,7 +60,9 @@ def constant(expr: cp.Expression) -> ParamExpr:
         warnings.simplefilter("ignore")  # NumPy's, about infinities in the user's own constants
         value: Any = expr.value
     if value is None:
-        raise UnsupportedError(message("a constant without a value", "numbers", "give it a value", f'"{text(expr)}"'))
+        raise UnsupportedError(
+            message("a constant without a value", "numbers", "give it a value", f'"{text(expr)}"')
+        )
     if sp.issparse(value):
         return make_const(value) if value.ndim == 2 else make_const(value.toarray())
     array = np.asarray(value, dtype=np.float64).reshape(expr.shape)

@@ -14,6 +14,13 @@ import cvxpy as cp
 import numpy as np
 from cvxpy.atoms.affine.add_expr import AddExpression
 from cvxpy.atoms.affine.affine_atom import AffAtom
+from cvxpy.atoms.cumprod import cumprod
+from cvxpy.constraints.exponential import ExpCone
+from cvxpy.constraints.nonpos import Inequality, NonNeg, NonPos
+from cvxpy.constraints.power import PowCone3D, PowConeND
+from cvxpy.constraints.psd import PSD
+from cvxpy.constraints.second_order import SOC
+from cvxpy.constraints.zero import Equality, Zero
 
 Attrs = dict[str, Any]
 
@@ -113,16 +120,24 @@ _WRAPS = ("hermitian", "nonneg", "nonpos", "nsd", "psd", "skew_symmetric", "symm
 
 ROWS: tuple[_Row, ...] = (
     *_rows(_AFFINE + "add_expr", {"AddExpression": "add"}),
-    *_rows(_AFFINE + "binary_operators", {"DivExpression": "divide", "MulExpression": "matmul", "multiply": "multiply"}),
+    *_rows(
+        _AFFINE + "binary_operators",
+        {"DivExpression": "divide", "MulExpression": "matmul", "multiply": "multiply"},
+    ),
     *_rows(_AFFINE + "broadcast_to", {"broadcast_to": "broadcast_to"}),
     *_rows(_AFFINE + "concatenate", {"Concatenate": Entry("concatenate", _axis_only)}),
     *_rows(_AFFINE + "conj", {"conj": "conj"}),
     *_rows(_AFFINE + "conv", {"conv": "conv", "convolve": "convolve"}),
     *_rows(_AFFINE + "cumsum", {"cumsum": Entry("cumsum", _axis_only)}),
-    *_rows(_AFFINE + "diag", {"diag_mat": Entry("diag_mat", _offset), "diag_vec": Entry("diag_vec", _offset)}),
+    *_rows(
+        _AFFINE + "diag", {"diag_mat": Entry("diag_mat", _offset), "diag_vec": Entry("diag_vec", _offset)}
+    ),
     *_rows(_AFFINE + "hstack", {"Hstack": "hstack"}),
     *_rows(_AFFINE + "imag", {"imag": "imag"}),
-    *_rows(_AFFINE + "index", {"index": Entry("gather", _index), "special_index": Entry("gather", _special_index)}),
+    *_rows(
+        _AFFINE + "index",
+        {"index": Entry("gather", _index), "special_index": Entry("gather", _special_index)},
+    ),
     *_rows(_AFFINE + "kron", {"kron": "kron"}),
     *_rows(_AFFINE + "promote", {"Promote": "promote"}),
     *_rows(_AFFINE + "real", {"real": "real"}),
@@ -217,7 +232,7 @@ def hidden(expr: cp.Expression) -> tuple[cp.Expression, ...]:
 
 def is_linear_atom(expr: cp.Expression) -> bool:
     """Whether the atom is linear in its varying arguments, CVXPY's own or a user's affine atom."""
-    return isinstance(expr, AffAtom) and not isinstance(expr, cp.cumprod)
+    return isinstance(expr, AffAtom) and not isinstance(expr, cumprod)
 
 
 def addends(expr: cp.Expression) -> tuple[cp.Expression, ...]:
@@ -226,16 +241,16 @@ def addends(expr: cp.Expression) -> tuple[cp.Expression, ...]:
 
 
 CONSTRAINTS: dict[type, str] = {
-    cp.constraints.Zero: "zero",
-    cp.constraints.zero.Equality: "equality",
-    cp.constraints.NonPos: "nonpos",
-    cp.constraints.NonNeg: "nonneg",
-    cp.constraints.nonpos.Inequality: "inequality",
-    cp.constraints.PSD: "psd",
-    cp.constraints.SOC: "soc",
-    cp.constraints.ExpCone: "exp",
-    cp.constraints.PowCone3D: "pow",
-    cp.constraints.PowConeND: "pow_nd",
+    Zero: "zero",
+    Equality: "equality",
+    NonPos: "nonpos",
+    NonNeg: "nonneg",
+    Inequality: "inequality",
+    PSD: "psd",
+    SOC: "soc",
+    ExpCone: "exp",
+    PowCone3D: "pow",
+    PowConeND: "pow_nd",
 }
 """Constraint class → kind, as `ir.Constraint` records it (subclasses of the power cones included)."""
 

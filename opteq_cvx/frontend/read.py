@@ -81,7 +81,9 @@ def _objective(expr: cp.Expression, sign: int, scope: Scope) -> tuple[list[Term]
     terms: list[Term] = []
     offsets: list[ParamExpr] = []
     for at, part in enumerate(addends(expr)):
-        more, offset = function_terms(tree(part, scope), const(float(sign)), Origin(f"objective[{at}]", text(part)))
+        more, offset = function_terms(
+            tree(part, scope), const(float(sign)), Origin(f"objective[{at}]", text(part))
+        )
         terms.extend(more)
         offsets.append(offset)
     return terms, act.reshape(add(*offsets), ())
@@ -94,7 +96,9 @@ def _outputs(problem: cp.Problem, outputs: Sequence[cp.Expression] | None) -> tu
     for expr in outputs:
         if not isinstance(expr, cp.Expression):
             found = f"outputs holds a {type(expr).__name__}"
-            raise CompileError(message(found, "variables or affine expressions", "list the CVXPY expression itself"))
+            raise CompileError(
+                message(found, "variables or affine expressions", "list the CVXPY expression itself")
+            )
         if not expr.is_affine() or expr.is_complex():
             found = f'the output "{text(expr)}" is {expr.curvature.lower()}'
             fix = "return the variables it is made of, and compute it from them in torch"
@@ -102,7 +106,9 @@ def _outputs(problem: cp.Problem, outputs: Sequence[cp.Expression] | None) -> tu
         for v in expr.variables():
             if id(v) not in known:
                 found = f'the output "{text(expr)}" holds the variable {v.name()!r}, which the problem does not have'
-                raise CompileError(message(found, "variables of the problem", "use it in the problem, or drop the output"))
+                raise CompileError(
+                    message(found, "variables of the problem", "use it in the problem, or drop the output")
+                )
     return tuple(outputs)
 
 

@@ -75,7 +75,8 @@ def parameters(problem: cp.Problem, more: Iterable[cp.Expression]) -> list[cp.Pa
     stack: list[Any] = [problem.objective.args[0], *more]
     for c in constraints:
         stack.extend(c.args)
-        stack.extend(d for d in (c.get_data() or ()) if isinstance(d, cp.Expression))
+        data: Any = c.get_data()  # type: ignore[no-untyped-call]  # CVXPY leaves it without types
+        stack.extend(d for d in (data or ()) if isinstance(d, cp.Expression))
     while stack:
         expr = stack.pop()
         if id(expr) in seen:
@@ -84,7 +85,7 @@ def parameters(problem: cp.Problem, more: Iterable[cp.Expression]) -> list[cp.Pa
         if isinstance(expr, cp.Parameter):
             found[id(expr)] = expr
         elif isinstance(expr, cp.Variable):
-            bounds = expr.attributes["bounds"]
+            bounds: Any = expr.attributes["bounds"]
             stack.extend(b for b in (bounds if bounds is not None else ()) if isinstance(b, cp.Expression))
         else:
             stack.extend((*expr.args, *hidden(expr)))
@@ -96,7 +97,9 @@ def _check_list(listed: list[cp.Parameter]) -> None:
     for item in listed:
         if not isinstance(item, cp.Parameter):
             found = f"inputs holds {type(item).__name__} {str(item)[:60]!r}"
-            raise CompileError(message(found, "CVXPY parameters", "list the cp.Parameter or opteq_cvx.Input itself"))
+            raise CompileError(
+                message(found, "CVXPY parameters", "list the cp.Parameter or opteq_cvx.Input itself")
+            )
         if isinstance(item, Weight):
             fix = "declare it as opteq_cvx.Input, or leave it out of inputs="
             raise CompileError(message(f"inputs holds the Weight {item.name()!r}", "inputs only", fix))

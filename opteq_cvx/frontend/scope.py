@@ -64,7 +64,8 @@ class Scope:
         if isinstance(expr, cp.Variable) or not self.has_variables(expr):
             return True
         return self.linear.of(
-            expr, lambda: is_linear_atom(expr) and expr.is_affine() and all(self.is_linear(a) for a in expr.args)
+            expr,
+            lambda: is_linear_atom(expr) and expr.is_affine() and all(self.is_linear(a) for a in expr.args),
         )
 
     def leaf(self, parameter: cp.Parameter) -> Leaf:
@@ -75,7 +76,9 @@ class Scope:
         """
         if id(parameter) not in self.leaves:
             found = f"parameter {parameter.name()!r} is neither an input nor a weight"
-            raise CompileError(message(found, "a known parameter", "list it in inputs=, or declare an opteq_cvx.Weight"))
+            raise CompileError(
+                message(found, "a known parameter", "list it in inputs=, or declare an opteq_cvx.Weight")
+            )
         return self.leaves[id(parameter)]
 
     def variable(self, variable: cp.Variable) -> Affine:
@@ -92,3 +95,6 @@ def text(expr: object) -> str:
     return f"{words[:half]} … {words[-half:]}"
 
 
+def complex_values(expr: cp.Expression) -> str:
+    """What to say about complex values."""
+    return message("complex values", "real values", "split real and imaginary parts", f'"{text(expr)}"')

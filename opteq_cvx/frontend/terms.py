@@ -35,8 +35,9 @@ def set_terms(node: Node, origin: Origin) -> tuple[Term, ...]:
 
 def _core_terms(core: Core, origin: Origin) -> tuple[Term, ...]:
     if isinstance(core.weight, Const) and (core.weight.dense() < 0).any():
-        found = f"the convex function {core.node.text} has a negative coefficient"
-        raise NotConvexError(message(found, "a nonnegative one", "change the sign, or maximize a concave function", origin))
+        words = f"the convex function {core.node.text} has a negative coefficient"
+        fix = "change the sign, or maximize a concave function"
+        raise NotConvexError(message(words, "a nonnegative one", fix, origin))
     found = recognize(core.node)
     if found is None:
         return unrecognized(core.node, core.weight, origin)

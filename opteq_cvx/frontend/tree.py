@@ -45,7 +45,9 @@ def _tree(expr: cp.Expression, scope: Scope) -> Node:
     row = entry(expr)
     if row is None and not is_linear_atom(expr):
         found = f"the function {type(expr).__name__} is not one of CVXPY's"
-        raise UnsupportedError(message(found, "a function of CVXPY", "write it with CVXPY's functions", f'"{words}"'))
+        raise UnsupportedError(
+            message(found, "a function of CVXPY", "write it with CVXPY's functions", f'"{words}"')
+        )
     if row is not None and row.op in NORMALIZE:
         args = tuple(tree(a, scope) for a in (*expr.args, *hidden(expr)))
         return NORMALIZE[row.op](args, expr.shape, words, row.attrs(expr), expr)
@@ -209,7 +211,9 @@ def _quad_over_lin(args: tuple[Node, ...], shape: Shape, words: str, attrs: Attr
 def _power(args: tuple[Node, ...], shape: Shape, words: str, attrs: Attrs, expr: Any) -> Node:
     if "p" not in attrs:
         found = f"the exponent {text(expr.p)} is a parameter, and the curvature changes with its value"
-        raise UnsupportedError(message(found, "a constant exponent", "write the exponent as a number", f'"{words}"'))
+        raise UnsupportedError(
+            message(found, "a constant exponent", "write the exponent as a number", f'"{words}"')
+        )
     p = attrs["p"]
     if p == 0:
         return param_node(act.spread(const(1.0), shape), words)
@@ -261,7 +265,11 @@ def _quad_form(args: tuple[Node, ...], shape: Shape, words: str, attrs: Attrs, e
 NORMALIZE: dict[str, Normalize] = {
     "abs": elementwise("abs"),
     "cummax": lambda args, shape, words, attrs, expr: Node(
-        "cummax", args, shape, words, FrozenDict(axis=attrs["axis"] - len(shape) if attrs["axis"] >= 0 else attrs["axis"])
+        "cummax",
+        args,
+        shape,
+        words,
+        FrozenDict(axis=attrs["axis"] - len(shape) if attrs["axis"] >= 0 else attrs["axis"]),
     ),
     "entr": negated(elementwise("neg_entr")),
     "exp": elementwise("exp"),

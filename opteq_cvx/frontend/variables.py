@@ -76,7 +76,8 @@ def _free_entries(variable: cp.Variable) -> IntArray | None:
 def attribute_terms(item: Unknown, scope: Scope) -> tuple[Term, ...]:
     """The sets that a variable's attributes put it in."""
     variable, name = item.source, item.unknown.name
-    on = [k for k, v in variable.attributes.items() if v is not None and v is not False and k not in ("diag", "sparsity")]
+    given = {k: v for k, v in variable.attributes.items() if v is not None and v is not False}
+    on = [k for k in given if k not in ("diag", "sparsity")]
     terms: list[Term] = []
     if any(k in on for k in ("nonneg", "pos", "nonpos", "neg", "bounds")):
         shown = ", ".join("bounds" if k == "bounds" else f"{k}=True" for k in on)
@@ -94,7 +95,7 @@ def box_term(arg: Affine, lower: ParamExpr, upper: ParamExpr, origin: Origin) ->
 
 
 def _box(item: Unknown, scope: Scope, origin: Origin) -> Term:
-    attributes = item.source.attributes
+    attributes: dict[str, Any] = item.source.attributes
     lower: ParamExpr = const(0.0 if attributes["nonneg"] or attributes["pos"] else -np.inf)
     upper: ParamExpr = const(0.0 if attributes["nonpos"] or attributes["neg"] else np.inf)
     if attributes["bounds"] is not None:
@@ -122,7 +123,8 @@ def tighter(op: str, a: ParamExpr, b: ParamExpr) -> ParamExpr:
         if isinstance(one, Const) and (one.dense() == idle).all():
             return act.spread(other, shape)
     if isinstance(a, Const) and isinstance(b, Const):
-        return const(np.maximum(a.dense(), b.dense()) if op == "maximum" else np.minimum(a.dense(), b.dense()))
+        choose = np.maximum if op == "maximum" else np.minimum
+        return const(choose(a.dense(), b.dense()))
     return Apply(op, (a, b), shape)
 
 
@@ -160,5 +162,3 @@ def names_of(variables: list[cp.Variable]) -> list[str]:
         used.add(name)
         out.append(name)
     return out
-
-

@@ -9,7 +9,7 @@ positions, a sparse matrix and the adjoint of a Kronecker product need operation
 import numpy as np
 
 from opteq_cvx.ir import meaning
-from opteq_cvx.ir.frozen import FrozenDict, Shape, size
+from opteq_cvx.ir.frozen import Array, FrozenDict, Shape, size
 from opteq_cvx.ir.linmap import (
     Adjoint,
     Broadcast,
@@ -189,7 +189,7 @@ def adjoint(m: LinearMap, p: ParamExpr) -> ParamExpr:
 
 
 def uniform(m: LinearMap, w: ParamExpr) -> ParamExpr | None:
-    """Kᵀ(w·1) when it is again a multiple of the all-ones array: its scalar factor; else None. `w` is a scalar."""
+    """The scalar c with Kᵀ(w·1) = c·1, for a scalar w; None where there is none."""
     match m:
         case Identity() | Reshape() | Permute() | Sum():
             return w
@@ -206,7 +206,8 @@ def uniform(m: LinearMap, w: ParamExpr) -> ParamExpr | None:
                 factor = None if factor is None else uniform(part, factor)
             return factor
         case Adjoint(of=of) if isinstance(of, Sum | Reshape | Permute):
-            return w if not isinstance(of, Sum) else multiply(w, const(size(of.shape_in) / size(of.shape_out)))
+            ratio = size(of.shape_in) / max(size(of.shape_out), 1)
+            return multiply(w, const(ratio))
         case _:
             return None
 
@@ -226,7 +227,7 @@ def _opaque(op: str, m: LinearMap, p: ParamExpr, shape: Shape) -> ParamExpr:
     return Apply(op, (p, *coefficients(m)), shape, FrozenDict(map=m))
 
 
-def _locked(array: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+def _locked(array: Array) -> Array:
     view = array.view()
     view.flags.writeable = False
     return view

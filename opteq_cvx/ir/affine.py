@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from opteq_cvx.ir import act
-from opteq_cvx.ir.frozen import Shape, size
+from opteq_cvx.ir.frozen import IntArray, Shape, size
 from opteq_cvx.ir.linmap import Broadcast, Identity, LinearMap, Zero, compose, gather, negate, sum_maps
 from opteq_cvx.ir.param import ParamExpr, neg
 from opteq_cvx.ir.param import add as add_params
@@ -49,7 +49,7 @@ def broadcast(x: Affine, shape: Shape) -> Affine:
     return x if x.shape == shape else image(Broadcast(x.shape, shape), x)
 
 
-def place(x: Affine, positions: np.ndarray[tuple[int, ...], np.dtype[np.int64]], shape: Shape) -> Affine:
+def place(x: Affine, positions: IntArray, shape: Shape) -> Affine:
     """An array of `shape` that is zero but for the entries of x at flat `positions` (C order)."""
     index = np.full(size(shape), -1, dtype=np.int64)
     index[positions.reshape(-1)] = np.arange(size(x.shape))

@@ -43,13 +43,13 @@ def apply(m: LinearMap, x: Array, values: Values = constant_value) -> Array:
         case Zero(shape_out=shape):
             return np.zeros(shape)
         case Diagonal(d=d):
-            return values(d) * x
+            return np.asarray(values(d) * x)
         case LeftMul(a=a):
-            return values(a) @ x
+            return np.asarray(values(a) @ x)
         case RightMul(b=b):
-            return x @ values(b)
+            return np.asarray(x @ values(b))
         case Gather(index=index):
-            return np.append(x.reshape(-1), 0.0)[index]
+            return np.asarray(np.append(x.reshape(-1), 0.0)[index], dtype=np.float64)
         case Reshape(shape_out=shape, order=order):
             return np.reshape(x, shape, order="F" if order == "F" else "C")
         case Permute(axes=axes):
@@ -65,11 +65,12 @@ def apply(m: LinearMap, x: Array, values: Values = constant_value) -> Array:
                 x = apply(part, x, values)
             return x
         case SumMap(maps=maps):
-            return np.sum([apply(part, x, values) for part in maps], axis=0)
+            return np.asarray(np.sum([apply(part, x, values) for part in maps], axis=0))
         case Adjoint(of=of):
             return adjoint(of, x, values)
         case Kron(a=a, side=side):
-            return np.kron(values(a), x) if side == "left" else np.kron(x, values(a))
+            pair = (values(a), x) if side == "left" else (x, values(a))
+            return np.asarray(np.kron(*pair))
 
 
 def adjoint(m: LinearMap, y: Array, values: Values = constant_value) -> Array:
@@ -80,9 +81,9 @@ def adjoint(m: LinearMap, y: Array, values: Values = constant_value) -> Array:
         case Zero(shape_in=shape):
             return np.zeros(shape)
         case LeftMul(a=a):
-            return values(a).T @ y
+            return np.asarray(values(a).T @ y)
         case RightMul(b=b):
-            return y @ values(b).T
+            return np.asarray(y @ values(b).T)
         case Gather(index=index, shape_in=shape):
             out = np.zeros(size(shape) + 1)
             np.add.at(out, index.reshape(-1), y.reshape(-1))
@@ -102,14 +103,14 @@ def adjoint(m: LinearMap, y: Array, values: Values = constant_value) -> Array:
                 y = adjoint(part, y, values)
             return y
         case SumMap(maps=maps):
-            return np.sum([adjoint(part, y, values) for part in maps], axis=0)
+            return np.asarray(np.sum([adjoint(part, y, values) for part in maps], axis=0))
         case Adjoint(of=of):
             return apply(of, y, values)
         case Kron(a=a, shape_in=(m_rows, n_cols), side=side):
             p, q = a.shape
             if side == "left":
-                return np.einsum("ij,iajb->ab", values(a), y.reshape(p, m_rows, q, n_cols))
-            return np.einsum("ij,aibj->ab", values(a), y.reshape(m_rows, p, n_cols, q))
+                return np.asarray(np.einsum("ij,iajb->ab", values(a), y.reshape(p, m_rows, q, n_cols)))
+            return np.asarray(np.einsum("ij,aibj->ab", values(a), y.reshape(m_rows, p, n_cols, q)))
 
 
 def kept(m: Sum) -> Shape:
@@ -129,5 +130,3 @@ def matrix(m: LinearMap, values: Values = constant_value) -> Array:
     basis = np.eye(size(m.shape_in)).reshape(-1, *m.shape_in)
     columns = [apply(m, e, values).reshape(-1) for e in basis]
     return np.stack(columns, axis=1) if columns else np.zeros((size(m.shape_out), 0))
-
-

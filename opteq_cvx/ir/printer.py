@@ -24,7 +24,7 @@ from opteq_cvx.ir.linmap import (
     SumMap,
     Zero,
 )
-from opteq_cvx.ir.param import Apply, Const, Leaf, ParamExpr, Stage, is_zero
+from opteq_cvx.ir.param import Const, Leaf, ParamExpr, Stage, is_zero
 from opteq_cvx.ir.program import Affine, Program, Term
 
 LIMIT = 160
@@ -153,7 +153,8 @@ def _const(expr: Const) -> Text:
     if len(s) == 2 and s[0] == s[1] > 1 and _is_identity(expr):
         return f"I[{s[0]}]", 2
     if expr.sparse:
-        return f"sparse{shape(s)}({expr.value.count_nonzero()} nonzero)", 2
+        value: Any = expr.value
+        return f"sparse{shape(s)}({value.count_nonzero()} nonzero)", 2
     flat = expr.dense().reshape(-1)
     if flat.size and (flat == flat[0]).all():
         return _number(flat[0])
@@ -163,8 +164,9 @@ def _const(expr: Const) -> Text:
 
 
 def _is_identity(expr: Const) -> bool:
-    diagonal = expr.value.diagonal()
-    count = expr.value.count_nonzero() if expr.sparse else np.count_nonzero(expr.value)
+    value: Any = expr.value
+    diagonal = value.diagonal()
+    count = value.count_nonzero() if expr.sparse else np.count_nonzero(value)
     return bool((diagonal == 1.0).all() and count == diagonal.size)
 
 
@@ -199,7 +201,7 @@ def _map(m: LinearMap, x: Text) -> Text:
         case Broadcast(shape_out=s):
             return f"broadcast({x[0]}, {shape(s)})", 2
         case Sparse(matrix=matrix):
-            return _product((f"sparse[{matrix.shape[0]}, {matrix.shape[1]}]({matrix.nnz} nonzero)", 2), "@", x)
+            return _product((f"sparse{shape(matrix.shape)}({matrix.nnz} nonzero)", 2), "@", x)
         case Compose(maps=maps):
             for part in reversed(maps):
                 x = _map(part, x)

@@ -14,6 +14,7 @@ from opteq_cvx.iterate.contract import Iterate, Progress, Restrict, Stop
 
 ROUNDING = 4.0  # a residual below this many units of rounding, relative to ‖z‖, cannot be asked for
 HALF = 0.5  # rows are compacted when at most this share of them is still iterating
+LOOK = 10  # every so many checks the norms are compared with their bound even where all seems well
 SMALL = 8  # never compact fewer rows than this: the gather costs more than it saves
 
 
@@ -87,86 +88,105 @@ class Board:
         self.best = z0.detach().clone(memory_format=torch.contiguous_format)
         self.residual = z0.new_full((batch,), torch.inf)
         self.steps = torch.zeros(batch, dtype=torch.int64, device=z0.device)
-        self.converged = torch.zeros(batch, dtype=torch.bool, device=z0.device)
-        self.finite = torch.ones_like(self.converged)
-        self.alive = torch.ones_like(self.converged)
+        self.finite = torch.ones(batch, dtype=torch.bool, device=z0.device)
+        self.alive = torch.ones_like(self.finite)
         self.rows: Tensor | None = None
         self.total: Iterate | None = None
         self.gap = torch.empty_like(self.best)
         self.flag = Flag(z0.device)
+        self.step, self.checks = 0, 0
+        self.whole = not self.flag.remote  # whether every row is alive, where that is known without a wait
+        self.sparse, self.lost = False, False  # whether to compact, and whether some rows are not finite
         self.last = self.residual.clone() if history or progress is not None else None
         self.history: list[Tensor] | None = [] if history else None
         self.progress = progress
 
     def check(self, z: Tensor, image: Tensor, step: int) -> bool:
         """Update from the pair (z, T(z)); return whether a sample is still alive."""
-        gap = torch.sub(z, image, out=self.gap)
-        norm = torch.linalg.vector_norm(z, dim=1)
-        relative = torch.linalg.vector_norm(gap, dim=1).div_(norm.clamp_min(1.0))
-        sound = torch.isfinite(relative).logical_and_(norm < self.limit)
-        alive = self.alive
-        self.steps.masked_fill_(alive, step)
-        better = (relative < self.residual).logical_and_(sound).logical_and_(alive)
-        if not self.flag.remote and bool(better.all()):
+        self.step = step
+        norm = torch.linalg.vector_norm(z, dim=1).clamp_min_(1.0)
+        relative = torch.linalg.vector_norm(torch.sub(z, image, out=self.gap), dim=1).div_(norm)
+        above, better = relative > self.threshold, relative < self.residual  # False for NaN
+        self.checks += 1
+        if self.whole and self.checks % LOOK and bool(torch.logical_and(above, better).all()):
+            # the usual case on the CPU: every sample improved, none is done
             self.best.copy_(z)
-            self.residual.copy_(relative)
-        else:
-            torch.where(better[:, None], z, self.best, out=self.best)
-            torch.where(better, relative, self.residual, out=self.residual)
-        self.finite.logical_and_(sound.logical_or(~alive))
-        done = (relative <= self.threshold).logical_and_(sound).logical_and_(alive)
-        self.converged.logical_or_(done)
-        self.alive = alive.logical_and(sound).logical_and_(~done)
-        if self.last is not None:
-            self.report(step, torch.where(alive, relative, self.residual))
-        return self.flag.read(self.alive)
+            self.residual = relative
+            if self.last is not None:
+                self.report(relative)
+            return True
+        return self.settle(z, norm, relative, above, better)
 
-    def report(self, step: int, relative: Tensor) -> None:
+    def settle(self, z: Tensor, norm: Tensor, relative: Tensor, above: Tensor, better: Tensor) -> bool:
+        """The general case of a check: some samples are done, or did not improve, or are lost."""
+        alive = sound = self.alive
+        fine = torch.logical_and(relative < torch.inf, norm < self.limit)
+        if self.flag.remote or not bool(fine.all()):
+            sound = torch.logical_and(alive, fine)
+            self.finite.logical_and_(torch.logical_or(fine, alive.logical_not()))
+            self.lost = True
+        better.logical_and_(sound)
+        torch.where(better[:, None], z, self.best, out=self.best)
+        self.residual = torch.where(better, relative, self.residual)
+        self.steps.masked_fill_(alive, self.step)
+        self.alive = torch.logical_and(sound, above)
+        if self.last is not None:
+            self.report(torch.where(alive, relative, self.residual))
+        if self.flag.remote:
+            return self.flag.read(self.alive)
+        live, rows = int(torch.count_nonzero(self.alive)), z.shape[0]
+        self.whole = live == rows
+        self.sparse = live <= HALF * rows and rows > SMALL
+        return live > 0
+
+    def report(self, relative: Tensor) -> None:
         """Append to the history, call the observer."""
         assert self.last is not None
         self.last = relative.clone() if self.rows is None else self.last.index_copy(0, self.rows, relative)
         if self.history is not None:
             self.history.append(self.last)
         if self.progress is not None:
-            self.progress(step, self.last)
+            self.progress(self.step, self.last)
 
     def revive(self, z: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         """Put rows that are not finite back to their best state, so that no later operation sees infinities."""
-        if not self.flag.remote and bool(self.finite.all()):
+        if not self.lost:
             return z, image
         lost = ~self.finite[:, None]
         return torch.where(lost, self.best, z), torch.where(lost, self.best, image)
 
     def compact(self) -> Tensor | None:
         """Move finished rows out (CPU only); return the index of those kept, None where nothing moved."""
-        if self.flag.remote or self.alive.shape[0] <= SMALL:
-            return None
-        if int(torch.count_nonzero(self.alive)) > HALF * self.alive.shape[0]:
+        if not self.sparse:
             return None
         keep = self.alive.nonzero().squeeze(1)
         self.store()
         self.rows = keep if self.rows is None else self.rows[keep]
         self.best, self.gap = self.best[keep], self.gap[keep]
         self.residual, self.steps, self.limit = self.residual[keep], self.steps[keep], self.limit[keep]
-        self.converged, self.finite, self.alive = self.converged[keep], self.finite[keep], self.alive[keep]
+        self.finite, self.alive = self.finite[keep], self.alive[keep]
         if isinstance(self.threshold, Tensor) and self.threshold.shape[0] > 1:
             self.threshold = self.threshold[keep]
+        self.whole, self.sparse = True, False
+        self.lost = False  # a lost sample is not alive, so it has left
         return keep
 
     def store(self) -> None:
         """Write the present rows into the totals."""
+        done = torch.logical_and(self.finite, self.alive.logical_not())
         if self.total is None or self.rows is None:
-            self.total = Iterate(self.best, self.residual, self.steps, self.converged, self.finite)
+            self.total = Iterate(self.best, self.residual, self.steps, done, self.finite)
             return
         rows, total = self.rows, self.total
         total.z.index_copy_(0, rows, self.best)
         total.residual.index_copy_(0, rows, self.residual)
         total.steps.index_copy_(0, rows, self.steps)
-        total.converged.index_copy_(0, rows, self.converged)
+        total.converged.index_copy_(0, rows, done)
         total.finite.index_copy_(0, rows, self.finite)
 
     def result(self) -> Iterate:
         """All samples, in the order of z0."""
+        self.steps.masked_fill_(self.alive, self.step)
         self.store()
         assert self.total is not None
         if self.history is None:

@@ -1,1 +1,1 @@
-"""The IR in torch: `evaluate` for parameter expressions, `operator` for linear maps, `affine` for both together."""
+"""The IR in torch: `evaluate` for parameter expressions, `operator` for linear maps, `affine` for both."""

@@ -83,7 +83,7 @@ class Block(Frozen):
         """(1|B,) whether some weight is negative, None where there is no weight to check."""
         if self.weight is None:
             return None
-        return (theta[0] < 0).reshape(theta[0].shape[0], -1).any(dim=1)
+        return _any(theta[0] < 0)
 
     def empty(self, theta: Sequence[Tensor]) -> Tensor | None:
         """(1|B,) whether the block's set is empty at these values (a box with lower > upper)."""
@@ -91,7 +91,12 @@ class Block(Frozen):
             return self.interval.empty(list(theta)[len(theta) - len(self.interval.exprs) :])
         values = list(theta)[len(theta) - len(self.data) :]
         flag = self.f.empty(dict(zip(self.data, values, strict=True)))
-        return None if flag is None else flag.reshape(flag.shape[0], -1).any(dim=1)
+        return None if flag is None else _any(flag)
+
+
+def _any(flag: Tensor) -> Tensor:
+    """(1|B,) whether any entry of a sample is True; right for empty batches too."""
+    return flag.flatten(1).any(dim=1) if flag.ndim > 1 else flag
 
 
 def _align(value: Tensor, ndim: int) -> Tensor:
@@ -181,13 +186,13 @@ def bind(
         values = values[count:]
     if order is None and len(blocks) == 1:
         (only,), event = bound, blocks[0].index.shape
-        return lambda v: only(v.reshape(v.shape[0], *event)).reshape(v.shape[0], -1)
+        return lambda v: only(v.reshape(v.shape[0], *event)).reshape(v.shape)
     sizes, events = [b.index.size for b in blocks], [b.index.shape for b in blocks]
     if order is None:
 
         def in_order(v: Tensor) -> Tensor:
             parts = zip(bound, v.split(sizes, dim=1), events, strict=True)
-            return torch.cat([f(x.reshape(x.shape[0], *e)).reshape(x.shape[0], -1) for f, x, e in parts], dim=1)
+            return torch.cat([f(x.reshape(x.shape[0], *e)).reshape(x.shape) for f, x, e in parts], dim=1)
 
         return in_order
     device = step.device
@@ -198,7 +203,8 @@ def bind(
     def prox(v: Tensor) -> Tensor:
         rows, pieces = v.shape[0], []
         for block, one, flat in zip(blocks, bound, flats, strict=True):
-            pieces.append(one(v.index_select(1, flat).reshape(rows, *block.index.shape)).reshape(rows, -1))
+            x = v.index_select(1, flat)
+            pieces.append(one(x.reshape(rows, *block.index.shape)).reshape(x.shape))
         pieces.append(v.index_select(1, rest))
         return torch.cat(pieces, dim=1).index_select(1, back)
 

@@ -18,14 +18,13 @@ from opteq_cvx.maps.evaluate import Environment
 from opteq_cvx.splitting import blocks
 from opteq_cvx.splitting.contract import Certificate, Prepared, Splitting, Theta
 from opteq_cvx.splitting.graph_form import GraphForm
-from opteq_cvx.splitting.quadratic import spectrum
+from opteq_cvx.splitting.quadratic import ROUNDING, spectrum
 from opteq_cvx.splitting.scaling import equilibrate
 from opteq_cvx.splitting.system import System, factorize, matmul
 
 SIGMA = 1e-6  # the weight of the proximal term on x, relative to the equilibrated problem
 EQUALITY = 1e3  # how much heavier equality rows weigh
 RHO = 0.1
-ROUNDING = 1e3
 REBALANCE = 2.0  # R changes when primal and dual residuals differ by more than the square of this
 
 

@@ -20,11 +20,10 @@ from opteq_cvx.maps.evaluate import Environment
 from opteq_cvx.splitting import blocks
 from opteq_cvx.splitting.contract import Prepared, Splitting, Theta
 from opteq_cvx.splitting.linearization import AutogradLinearization, Linearization, SymmetricLinearization
-from opteq_cvx.splitting.quadratic import known_bounds, spectrum
+from opteq_cvx.splitting.quadratic import ROUNDING, known_bounds, spectrum
 from opteq_cvx.splitting.structure import Structure
 
 PROJECTORS = ("nonneg", "nonpos", "box", "abs", "pos")  # proxes whose derivative is 0 or 1, entry by entry
-ROUNDING = 1e3  # a λ_min above −ROUNDING·eps·λ_max counts as nonnegative
 
 
 @dataclass(frozen=True, slots=True, eq=False)

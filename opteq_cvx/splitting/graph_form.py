@@ -56,7 +56,7 @@ class GraphForm(Frozen):
         maps = [self.smooth.columns(t.arg, env) for t in self.terms]
         offsets = [env(t.arg.offset) for t in self.terms]
         like = torch.zeros((1, 0, self.layout.n), dtype=env.dtype, device=env.device)
-        return _cat([like, *maps]), _cat([like[:, :, 0], *(o.reshape(o.shape[0], -1) for o in offsets)])
+        return _cat([like, *maps]), _cat([like[:, :, 0], *(o.reshape(o.shape[0], size(o.shape[1:])) for o in offsets)])
 
     @property
     def stage(self) -> Stage:

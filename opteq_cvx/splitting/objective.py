@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from opteq_cvx.atoms import Trait, atom
+from opteq_cvx.ir.frozen import size
 from opteq_cvx.ir.program import Program, Term
 from opteq_cvx.maps.affine import affine
 from opteq_cvx.maps.evaluate import Environment
@@ -28,7 +29,7 @@ def violation(program: Program, variables: Mapping[str, Tensor], env: Environmen
         if Trait.SET in f.traits:
             found = f.violation(affine(term.arg, variables, env), _data(term, env))
             if found is not None and found[0].numel():
-                worst = torch.maximum(worst, found.reshape(found.shape[0], -1).amax(dim=1))
+                worst = torch.maximum(worst, found.reshape(found.shape[0], size(found.shape[1:])).amax(dim=1))
     return worst
 
 
@@ -40,7 +41,7 @@ def term_value(term: Term, variables: Mapping[str, Tensor], env: Environment) ->
     if term.weight is not None:
         weight = env(term.weight)
         value = value * weight.reshape(weight.shape[0], *(1,) * (value.ndim - weight.ndim), *weight.shape[1:])
-    return value.reshape(value.shape[0], -1).sum(dim=1)
+    return value.reshape(value.shape[0], size(value.shape[1:])).sum(dim=1)
 
 
 def _data(term: Term, env: Environment) -> dict[str, Tensor]:

@@ -6,9 +6,11 @@ where the structure shows it (Gram matrices, PSD attributes, I − WWᵀ with a 
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from opteq_cvx.errors import NotConvexError, message
 from opteq_cvx.ir.frozen import Frozen, size
 from opteq_cvx.ir.linmap import (
     Broadcast,
@@ -30,6 +32,7 @@ from opteq_cvx.maps.operator import dense as dense_map
 from opteq_cvx.ir.layout import Layout
 from opteq_cvx.splitting.flat import join
 
+ROUNDING = 1e3  # an eigenvalue above −ROUNDING·eps·λ_max counts as nonnegative
 EXACT_EIGENVALUES = 512  # up to this n the spectrum of a shared P is computed exactly
 
 
@@ -51,7 +54,7 @@ class QuadraticPart(Frozen):
     @property
     def certified(self) -> bool:
         """Whether P ⪰ 0 holds by construction, for all admissible weights."""
-        return all(t.atom == "square" or known_bounds(t) is not None for t in self.quadratic)
+        return all(t.atom == "square" or _by_construction(t.data["P"]) for t in self.quadratic)
 
     def whole(self, term: Term) -> bool:
         """Whether a term's argument is the whole of u itself (one variable, identity map)."""
@@ -87,8 +90,9 @@ class QuadraticPart(Frozen):
                 weighted = 2 * b if term.weight is None else 2 * b * env(term.weight)
             else:
                 scale = _scale(term, env)
-                flat = b.reshape(b.shape[0], -1)
-                weighted = (2 * scale * (flat.unsqueeze(1) @ _sym(env(term.data["P"]))).squeeze(1)).reshape(-1, *b.shape[1:])
+                flat = b.reshape(b.shape[0], size(b.shape[1:]))
+                weighted = 2 * scale * (flat.unsqueeze(1) @ _sym(env(term.data["P"]))).squeeze(1)
+                weighted = weighted.reshape((weighted.shape[0], *b.shape[1:]))
             q = q + self._pull_back(term.arg, weighted, env)
         return q
 
@@ -120,7 +124,7 @@ class QuadraticPart(Frozen):
         if term.weight is None:
             return 2 * (k.mT @ k)
         weight = env(term.weight)
-        weight = weight.expand(-1, *term.arg.shape).reshape(weight.shape[0], -1, 1)
+        weight = weight.expand(-1, *term.arg.shape).reshape(weight.shape[0], size(term.arg.shape), 1)
         return 2 * (k.mT @ (weight * k))
 
     def _diagonal_of(self, term: Term, env: Environment) -> Tensor:
@@ -156,6 +160,32 @@ def _scatters(m: LinearMap) -> bool:
             return all(shape[a] == 1 for a in axes)
         case _:
             return False
+
+
+def _by_construction(p: ParamExpr) -> bool:
+    """Whether P ⪰ 0 for all admissible weights: constants were checked by `refuse_indefinite`."""
+    return isinstance(p, Const) or _bounds(p) is not None
+
+
+def refuse_indefinite(term: Term) -> None:
+    """Check the constant matrix of a quadratic form, which `psd_wrap` makes CVXPY believe.
+
+    Raises:
+        NotConvexError: its smallest eigenvalue is negative beyond rounding.
+    """
+    p = term.data.get("P") if term.atom == "quad_form" else None
+    if not isinstance(p, Const) or not p.shape[0]:
+        return
+    values = np.linalg.eigvalsh((p.dense() + p.dense().T) / 2)
+    if values[0] < -ROUNDING * np.finfo(np.float64).eps * max(abs(values[-1]), abs(values[0])):
+        raise NotConvexError(
+            message(
+                f"the matrix of this quadratic form has the eigenvalue {values[0]:.4g}",
+                "a positive semidefinite matrix",
+                "add a multiple of the identity, or write the quadratic as sum_squares(B @ x)",
+                term.origin,
+            )
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +258,7 @@ def spectrum(p: Tensor) -> tuple[Tensor, Tensor]:
     scale = torch.linalg.matrix_norm(p).clamp_min(torch.finfo(p.dtype).tiny)
     square = (p / scale[:, None, None]) @ (p / scale[:, None, None])
     upper = scale * torch.linalg.matrix_norm(square @ square) ** 0.25
-    epsilon = 1e3 * torch.finfo(p.dtype).eps * upper
+    epsilon = ROUNDING * torch.finfo(p.dtype).eps * upper
     eye = torch.eye(n, dtype=p.dtype, device=p.device)
     _, info = torch.linalg.cholesky_ex(p + epsilon[:, None, None] * eye)
     lower = torch.where(info == 0, torch.zeros_like(upper), -upper)

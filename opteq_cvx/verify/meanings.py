@@ -1,11 +1,8 @@
-"""What each atom means in CVXPY: from its own spellings, or from the table below where a spelling cannot say
-it.
+"""What each atom means in CVXPY, written down independently of the atom's own formulas.
 
-The table is short on purpose: an atom needs a row only where its static attributes are numbers inside the
-text (`sum_largest(x, k)`) or its argument joins several (`kl_div`). Everything else is read from
-`Atom.spellings`."""
+A registered atom of another package that has no row here is read from its spellings.
+"""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,23 +10,19 @@ from typing import Any
 import cvxpy as cp
 import numpy as np
 
-from opteq_cvx.atoms import Atom, Spelling, Trait, atom
+from opteq_cvx.atoms import Spelling, Trait, atom
 from opteq_cvx.errors import UnsupportedError, message
 from opteq_cvx.ir.frozen import IntArray, Shape, size
-from opteq_cvx.verify.cvx import FUNCTIONS, broadcast, multiply, reshape, stack, sum_squares, vec
+from opteq_cvx.verify.cvx import FUNCTIONS, broadcast, reshape, stack, sum_squares, vec
 
 Data = Mapping[str, cp.Expression]
-"""Dynamic attributes as CVXPY leaves, in their own shapes."""
+"""Dynamic attributes as CVXPY leaves, in their own shapes; a quadratic form's `P` is its factor B (see `rebuild`)."""
+
+Static = Mapping[str, Any]
+"""A term's static attributes."""
 
 Meaning = cp.Expression | list[cp.Constraint]
 """The values of a function, flat in the order of `Atom.value` (C order), or the constraints of a set."""
-
-NAMES: Mapping[str, Any] = {
-    **{k: v for k, v in vars(cp).items() if not k.startswith("_")},
-    "np": np,
-    "cp": cp,
-}
-"""What a spelling's text may use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,76 +32,121 @@ class Argument:
     flat: cp.Expression
     shape: Shape
 
-    def shaped(self) -> cp.Expression:
-        """The expression in its event shape."""
-        return reshape(self.flat, self.shape)
-
-    def groups(self, axes: Sequence[int] | None) -> IntArray:
-        """Flat positions, one row per value of an atom that reduces `axes` (None: all of them)."""
+    def groups(self, axes: Sequence[int]) -> IntArray:
+        """Flat positions, one row per value of an atom that reduces `axes`."""
         grid = np.arange(size(self.shape)).reshape(self.shape)
-        if axes is None or not self.shape:
-            return grid.reshape(1, -1)
-        ends = tuple(range(-len(axes), 0))
-        moved = np.moveaxis(grid, tuple(axes), ends)
-        return np.asarray(moved.reshape(-1, size(moved.shape[moved.ndim - len(axes) :])))
+        if not self.shape:
+            return grid.reshape(1, 1)
+        order = sorted(axes)
+        moved = np.moveaxis(grid, order, range(-len(order), 0))
+        return np.asarray(moved.reshape(-1, size(tuple(self.shape[a] for a in order))))
 
-    def group_shape(self, axes: Sequence[int] | None) -> Shape:
-        """The event shape of one group."""
-        if axes is None:
-            return self.shape
-        return tuple(self.shape[a] for a in axes)
+    def reduced(self, axes: Sequence[int]) -> Shape:
+        """The shape with length 1 on `axes`."""
+        return tuple(1 if i - len(self.shape) in axes else n for i, n in enumerate(self.shape))
 
 
-def meaning(name: str, argument: Argument, static: Mapping[str, Any], data: Data) -> Meaning:
-    """f(argument) in CVXPY.
+def meaning(name: str, x: Argument, static: Static, data: Data) -> Meaning:
+    """f(x) in CVXPY.
 
     Raises:
-        UnsupportedError: neither the table nor a spelling of the atom says how CVXPY writes it.
+        UnsupportedError: neither the tables nor a spelling of the atom say how CVXPY writes it.
     """
-    if name in TABLE:
-        return TABLE[name](argument, static, data)
-    cls = atom(name)
-    spelling = _fitting(cls, static, data)
-    if spelling is None:
-        expected = "a spelling whose argument is a variable and whose data are parameters"
-        found = f"atom {name!r} with {dict(static)} has no spelling that CVXPY can rebuild"
-        raise UnsupportedError(message(found, expected, f"add one to {cls.__module__}"))
-    if Trait.SEPARABLE in cls.traits:
-        return _separable(spelling, argument, data)
-    axes = static.get("axes")
-    groups = argument.groups(axes)
-    texts = [
-        _evaluate(spelling, Argument(argument.flat[g], argument.group_shape(axes)).shaped(), data)
-        for g in groups
-    ]
-    if spelling.constraint:
-        return [c for text in texts for c in (text if isinstance(text, list) else [text])]
-    return stack(texts)
+    if name in ENTRIES:
+        return ENTRIES[name](x.flat, {k: vec(broadcast(d, x.shape)) for k, d in data.items()})
+    if name in GROUPS:
+        axes = static.get("axes", (-1,))
+        flat = {k: vec(broadcast(d, x.reduced(axes))) for k, d in data.items()}
+        parts = []
+        for i, group in enumerate(x.groups(axes)):
+            parts.append(GROUPS[name](x.flat[group], {k: d[i] for k, d in flat.items()}, static))
+        return _join(parts)
+    if name in WHOLE:
+        return WHOLE[name](x, data)
+    return _spelled(name, x, static, data)
 
 
-def _fitting(cls: type[Atom], static: Mapping[str, Any], data: Data) -> Spelling | None:
-    """The first spelling that can stand for any term with these attributes."""
-    for spelling in cls.spellings:
-        plain = spelling.text and spelling.arg in spelling.variables and len(spelling.variables) == 1
-        named = set(spelling.data) == set(data) and all(
-            v in spelling.parameters for v in spelling.data.values()
-        )
-        fixed = {k: v for k, v in spelling.static.items() if k != "axes"} == {
-            k: v for k, v in static.items() if k != "axes"
-        }
-        if plain and named and fixed and re.fullmatch(r"1(\.0)?", spelling.weight):
-            return spelling
-    return None
+def _join(parts: Sequence[Any]) -> Meaning:
+    """Scalars to one vector, constraints to one list."""
+    if isinstance(parts[0], list):
+        return [constraint for part in parts for constraint in part]
+    return stack(parts)
 
 
-def _evaluate(spelling: Spelling, x: cp.Expression, data: Data, **more: Any) -> Any:
-    """The spelling's text with its variable and data replaced."""
-    names = {**NAMES, **more, spelling.arg: x}
-    names.update({text: data[key] for key, text in spelling.data.items()})
-    return eval(spelling.text, {"__builtins__": {}}, names)
+# --- entry by entry ----------------------------------------------------------------------------------
 
 
-ENTRYWISE = {
+def _box(x: cp.Expression, data: Data) -> Meaning:
+    sides: list[cp.Constraint] = []
+    for name, sign in (("lower", 1.0), ("upper", -1.0)):
+        kept = np.flatnonzero(np.isfinite(np.asarray(data[name].value)))
+        if kept.size:
+            sides.append(sign * (x[kept] - data[name][kept]) >= 0)
+    return sides
+
+
+ENTRIES: Mapping[str, Callable[[cp.Expression, Data], Meaning]] = {
+    "linear": lambda x, data: x,
+    "abs": lambda x, data: FUNCTIONS.abs(x),
+    "square": lambda x, data: FUNCTIONS.square(x),
+    "pos": lambda x, data: FUNCTIONS.pos(x),
+    "square_pos": lambda x, data: FUNCTIONS.square(FUNCTIONS.pos(x)),
+    "deadzone": lambda x, data: FUNCTIONS.pos(FUNCTIONS.abs(x) - data["m"]),
+    "box": _box,
+    "nonneg": lambda x, data: [x >= 0],
+    "nonpos": lambda x, data: [x <= 0],
+    "zero": lambda x, data: [x == 0],
+}
+
+
+# --- along axes ----------------------------------------------------------------------------------------
+
+
+GROUPS: Mapping[str, Callable[[Any, Data, Static], Any]] = {
+    "norm2": lambda x, data, static: FUNCTIONS.norm(x, 2),
+    "norm_inf": lambda x, data, static: FUNCTIONS.norm_inf(x),
+    "max": lambda x, data, static: FUNCTIONS.max(x),
+    "sum_largest": lambda x, data, static: FUNCTIONS.sum_largest(x, static["k"]),
+    "l1_ball": lambda x, data, static: [FUNCTIONS.norm1(x) <= data["radius"]],
+    "l2_ball": lambda x, data, static: [cp.SOC(data["radius"], x)],
+    "simplex": lambda x, data, static: [x >= 0, FUNCTIONS.sum(x) == data["total"]],
+    "quad_form": lambda x, data, static: sum_squares(x),
+    "soc": lambda x, data, static: [cp.SOC(x[0], x[1:])],
+}
+
+
+# --- all entries ---------------------------------------------------------------------------------------
+
+
+def _matrices(x: Argument) -> list[cp.Expression]:
+    square = (x.shape[-2], x.shape[-1])
+    return [reshape(x.flat[group], square) for group in x.groups((-2, -1))]
+
+
+def _huber(x: Argument, data: Data) -> Meaning:
+    """CVXPY's own for one M; for one M per entry min_s s² + 2M|x − s| (CVXPY's M is a scalar)."""
+    bound = data["M"]
+    if bound.shape == () or (bound.size == 1 and not bound.parameters()):
+        return vec(FUNCTIONS.huber(x.flat, bound if bound.shape == () else float(bound.value.reshape(()))))
+    s = cp.Variable(x.flat.size)
+    rest = FUNCTIONS.multiply(2.0 * vec(broadcast(bound, x.shape)), FUNCTIONS.abs(x.flat - s))
+    values: cp.Expression = FUNCTIONS.square(s) + rest
+    return values
+
+
+WHOLE: Mapping[str, Callable[[Argument, Data], Meaning]] = {
+    "huber": _huber,
+    "symmetric": lambda x, data: [m == m.T for m in _matrices(x)],
+}
+
+
+# --- atoms of other packages -----------------------------------------------------------------------------
+
+
+NAMES: Mapping[str, Any] = {k: v for k, v in vars(cp).items() if not k.startswith("_")} | {"np": np, "cp": cp}
+"""What a spelling's text may use."""
+
+WITHOUT_SUM: Mapping[str, Any] = {
     "sum": lambda x: x,
     "norm1": FUNCTIONS.abs,
     "sum_squares": FUNCTIONS.square,
@@ -116,57 +154,45 @@ ENTRYWISE = {
 """Sums of elementwise functions without the sum, so that a weight can go on each entry."""
 
 
-def _separable(spelling: Spelling, argument: Argument, data: Data) -> Meaning:
-    """An elementwise f: entry by entry at once where the text is a sum, one entry at a time otherwise."""
-    full = {k: broadcast(d, argument.shape) if d.shape else d for k, d in data.items()}
+def _spelled(name: str, x: Argument, static: Static, data: Data) -> Meaning:
+    """The meaning from the first spelling that can stand for any argument."""
+    cls = atom(name)
+    fitting = (s for s in cls.spellings if _fits(s, static, data))
+    spelling = next(fitting, None)
+    if spelling is None:
+        found = f"atom {name!r} with {dict(static)} has no spelling that CVXPY can rebuild"
+        expected = "a spelling whose argument is a variable and whose data are parameters"
+        raise UnsupportedError(message(found, expected, f"add one to {cls.__module__}"))
+    if Trait.SEPARABLE not in cls.traits:
+        return _listed(spelling, _evaluate(spelling, reshape(x.flat, x.shape), data))
+    flat = {k: vec(broadcast(d, x.shape)) if d.shape else d for k, d in data.items()}
     if spelling.constraint:
-        found = _evaluate(spelling, argument.shaped(), full)
-        return found if isinstance(found, list) else [found]
-    whole = _evaluate(spelling, argument.shaped(), full, **ENTRYWISE)
-    if whole.shape == argument.shape:
-        return vec(whole)
-    flat = {k: vec(d) if d.shape else d for k, d in full.items()}
-    entries = []
-    for i in range(size(argument.shape)):
+        return _listed(spelling, _evaluate(spelling, x.flat, flat))
+    whole = _evaluate(spelling, x.flat, flat, **WITHOUT_SUM)
+    if whole.shape == x.flat.shape:
+        entries: cp.Expression = whole
+        return entries
+    each = []
+    for i in range(x.flat.size):
         mine = {k: d[i : i + 1] if d.shape else d for k, d in flat.items()}
-        entries.append(_evaluate(spelling, argument.flat[i : i + 1], mine))
-    return stack(entries)
+        each.append(_evaluate(spelling, x.flat[i : i + 1], mine))
+    return stack(each)
 
 
-# --- what spellings cannot say -------------------------------------------------------------------------
+def _fits(spelling: Spelling, static: Static, data: Data) -> bool:
+    plain = spelling.text and spelling.arg in spelling.variables and len(spelling.variables) == 1
+    named = set(spelling.data) == set(data) and all(v in spelling.parameters for v in spelling.data.values())
+    fixed = all(static.get(k) == v for k, v in spelling.static.items())
+    return bool(plain and named and fixed and spelling.weight in ("1", "1.0"))
 
 
-def _linear(x: Argument, static: Mapping[str, Any], data: Data) -> Meaning:
-    return multiply(_flat(data["c"], x.shape), x.flat) if "c" in data else x.flat
+def _listed(spelling: Spelling, found: Any) -> Meaning:
+    if spelling.constraint:
+        return found if isinstance(found, list) else [found]
+    return stack([found])
 
 
-def _box(x: Argument, static: Mapping[str, Any], data: Data) -> Meaning:
-    sides: list[cp.Constraint] = []
-    for name, sign in (("lower", 1.0), ("upper", -1.0)):
-        bound = _flat(data[name], x.shape)
-        kept = _finite(bound)
-        if kept.size:
-            sides.append(sign * (x.flat[kept] - bound[kept]) >= 0)
-    return sides
-
-
-def _quad_form(x: Argument, static: Mapping[str, Any], data: Data) -> Meaning:
-    """xᵀPx as ‖Bx‖², where `data["P"]` is the factor B (see `rebuild`)."""
-    groups = x.groups((-1,))
-    return stack([sum_squares(data["P"] @ x.flat[g]) for g in groups])
-
-
-def _flat(datum: cp.Expression, shape: Shape) -> cp.Expression:
-    """A datum broadcast to the argument's shape, flat in C order."""
-    return vec(broadcast(datum, shape))
-
-
-def _finite(bound: cp.Expression) -> IntArray:
-    return np.flatnonzero(np.isfinite(np.asarray(bound.value).reshape(-1)))
-
-
-TABLE: dict[str, Callable[[Argument, Mapping[str, Any], Data], Meaning]] = {
-    "linear": _linear,
-    "box": _box,
-    "quad_form": _quad_form,
-}
+def _evaluate(spelling: Spelling, x: cp.Expression, data: Data, **more: Any) -> Any:
+    """The spelling's text with its variable and data replaced."""
+    names = {**NAMES, **more, spelling.arg: x} | {text: data[key] for key, text in spelling.data.items()}
+    return eval(spelling.text, {"__builtins__": {}}, names)  # an atom's own text, never a user's

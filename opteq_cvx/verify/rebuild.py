@@ -20,7 +20,7 @@ from opteq_cvx.ir.frozen import Array, size
 from opteq_cvx.ir.param import Const, ParamExpr, is_zero
 from opteq_cvx.ir.program import Affine, Program, Term
 from opteq_cvx.verify.convexity import EIGENVALUE_SLACK
-from opteq_cvx.verify.cvx import add, broadcast, multiply, reshape, total, vec
+from opteq_cvx.verify.cvx import add, broadcast, matmul, multiply, reshape, total, vec
 from opteq_cvx.verify.linear import apply
 from opteq_cvx.verify.meanings import Argument, Meaning, meaning
 
@@ -146,8 +146,13 @@ class _Builder:
     def term(self, term: Term) -> cp.Expression:
         """⟨weight, f(argument)⟩; a set adds its constraints and contributes 0."""
         flat = self.detach(self.affine(term.arg))
-        kinds = {"P": "factor"} if term.atom == "quad_form" else {}
-        data = {name: self.leaf(expr, kinds.get(name, "")) for name, expr in term.data.items()}
+        if term.atom == "quad_form":  # xᵀPx is ‖Bx‖²: B moves into the argument
+            rows = matmul(reshape(flat, (-1, term.arg.shape[-1])), self.leaf(term.data["P"], "factor").T)
+            flat = self.detach(vec(rows))
+            data = {}
+        else:
+            signs = {"M": "nonneg"} if term.atom == "huber" else {}
+            data = {name: self.leaf(expr, signs.get(name, "")) for name, expr in term.data.items()}
         found = meaning(term.atom, Argument(flat, term.arg.shape), term.static, data)
         for sign in ("nonneg", "nonpos"):
             if _convex(found):

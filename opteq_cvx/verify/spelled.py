@@ -8,6 +8,7 @@ import cvxpy as cp
 import numpy as np
 import scipy.sparse as sp
 import torch
+from cvxpy.atoms.affine.sum import sum as total
 from torch import Tensor
 
 from opteq_cvx.atoms.contract import Atom, Data, Spelling
@@ -38,7 +39,8 @@ class Spelled:
 
     def problem(self) -> cp.Problem:
         """The spelling as a problem of its own."""
-        objective = cp.Constant(0.0) if self.objective is None else self.objective
+        linear = sum((total(v) for v in self.variables.values()), cp.Constant(0.0))
+        objective = linear if self.objective is None else self.objective  # every variable occurs
         return cp.Problem(cp.Minimize(objective), list(self.constraints))
 
 
@@ -88,6 +90,13 @@ def cases(cls: type[Atom], seed: int = 0) -> list[Case]:
     """One case for each spelling of the atom."""
     rng = np.random.default_rng(seed)
     return [case(cls, spell(s, rng)) for s in cls.spellings]
+
+
+def pairs(cls: type[Atom], seed: int = 0) -> list[tuple[Case, Spelled]]:
+    """Each spelling's two sides."""
+    rng = np.random.default_rng(seed)
+    spelled = [spell(s, rng) for s in cls.spellings]
+    return [(case(cls, s), s) for s in spelled]
 
 
 def batch_of_cases(cls: type[Atom], spelling: Spelling, count: int, seed: int = 0) -> list[Case]:

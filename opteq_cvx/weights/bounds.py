@@ -23,8 +23,10 @@ def exact(W: Float[Tensor, "*batch m n"]) -> Float[Tensor, "*batch"]:
 
 def frobenius(W: Float[Tensor, "*batch m n"]) -> Float[Tensor, "*batch"]:
     """‖W‖_F, at most √min(m, n) times the norm. O(mn)."""
-    total: Tensor = torch.linalg.matrix_norm(W, ord="fro")
-    return total * _rounding(W)
+    peak = W.detach().abs().amax(dim=(-2, -1), keepdim=True).clamp(min=torch.finfo(W.dtype).tiny)
+    # Scaled, because squares of small entries underflow.
+    total: Tensor = torch.linalg.matrix_norm(W / peak, ord="fro")
+    return total * peak[..., 0, 0] * _rounding(W)
 
 
 def holder(W: Float[Tensor, "*batch m n"]) -> Float[Tensor, "*batch"]:

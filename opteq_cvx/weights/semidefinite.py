@@ -57,10 +57,10 @@ def factor(S: Tensor) -> Tensor:
 def clip_eigenvalues(S: Tensor, upper: float = torch.inf) -> Tensor:
     """The nearest matrix with eigenvalues in [0, upper], so that rounding leaves no negative one."""
     S = symmetrized(S)
-    if upper == torch.inf and int(torch.linalg.cholesky_ex(S)[1]) == 0:
+    if upper == torch.inf and _clearly_definite(S):
         return S
     w, V = torch.linalg.eigh(S)
-    slack = S.shape[-1] * torch.finfo(S.dtype).eps * float(w.abs().max())
+    slack = 4 * S.shape[-1] * torch.finfo(S.dtype).eps * float(w.abs().max())
     if float(w.min()) >= slack and float(w.max()) <= upper:
         return S
     return symmetrized((V * w.clamp(min=min(slack, upper), max=upper)) @ V.mT)
@@ -68,10 +68,15 @@ def clip_eigenvalues(S: Tensor, upper: float = torch.inf) -> Tensor:
 
 def lift(S: Tensor, zero: float = ZERO) -> Tensor:
     """S ⪰ 0 with its zero eigenvalues raised to FLOOR · λ_max (to `zero` for the zero matrix)."""
-    n = S.shape[-1]
-    clear = 8 * n * torch.finfo(S.dtype).eps * S.diagonal().sum()
-    if int(torch.linalg.cholesky_ex(S - clear * torch.eye(n, dtype=S.dtype, device=S.device))[1]) == 0:
+    if _clearly_definite(S):
         return S
     w, V = torch.linalg.eigh(S)
     top = float(w.max())
     return symmetrized((V * w.clamp(min=FLOOR * top if top > 0 else zero)) @ V.mT)
+
+
+def _clearly_definite(S: Tensor) -> bool:
+    """Whether the smallest eigenvalue is positive beyond rounding, by Cholesky: cheaper than eigenvalues."""
+    n = S.shape[-1]
+    slack = 8 * n * torch.finfo(S.dtype).eps * S.diagonal().sum()
+    return int(torch.linalg.cholesky_ex(S - slack * torch.eye(n, dtype=S.dtype, device=S.device))[1]) == 0

@@ -1,6 +1,9 @@
 """Settle: check a value for a weight and put it where its parametrization reaches, with a warning."""
 
+import inspect
 import warnings
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +20,18 @@ ROUNDING = 1e-9
 """Relative distance from the set that is corrected without a word."""
 
 
+Numbers = npt.NDArray[Any] | float | Sequence[Any]
+"""What NumPy makes an array of: an array, a number, nested lists."""
+
+
+_PACKAGE = __name__.split(".")[0]
+
+
 class WeightWarning(UserWarning):
     """The value given for a weight was changed to satisfy its attributes."""
 
 
-def checked(leaf: Leaf, value: npt.ArrayLike) -> Tensor:
+def checked(leaf: Leaf, value: Numbers) -> Tensor:
     """`value` as a float64 tensor of the weight's shape; a number fills it.
 
     Raises:
@@ -41,7 +51,7 @@ def checked(leaf: Leaf, value: npt.ArrayLike) -> Tensor:
     return torch.tensor(np.broadcast_to(array, leaf.shape), dtype=torch.float64)
 
 
-def settle(leaf: Leaf, part: Composite | None, value: Tensor, *, stacklevel: int = 3) -> Tensor:
+def settle(leaf: Leaf, part: Composite | None, value: Tensor) -> Tensor:
     """The point next to `value` that the weight's parametrization reaches.
 
     Warns:
@@ -57,17 +67,21 @@ def settle(leaf: Leaf, part: Composite | None, value: Tensor, *, stacklevel: int
     if outside > slack:
         change = float((moved - value).abs().max())
         found = f"the value lies outside the set and was projected onto it (largest change {change:.2g})"
-        _warn(message(found, "a value that has the attributes", "pass such a value", text), stacklevel)
+        _warn(message(found, "a value that has the attributes", "pass such a value", text))
     elif inward > 0.0:
         found = (
             f"the value lies on the boundary, where training would stay, and was moved inside by {inward:.2g}"
         )
-        _warn(message(found, "a value inside the set", "pass such a value", text), stacklevel)
+        _warn(message(found, "a value inside the set", "pass such a value", text))
     return moved
 
 
-def _warn(text: str, stacklevel: int) -> None:
-    warnings.warn(text, WeightWarning, stacklevel=stacklevel + 1)
+def _warn(text: str) -> None:
+    """Warn at the first line outside this package: the user's, however deep the call."""
+    level, frame = 1, inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__", "").split(".")[0] == _PACKAGE:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, WeightWarning, stacklevel=level)
 
 
 def admit(leaf: Leaf, part: Composite | None, value: Tensor) -> Tensor:

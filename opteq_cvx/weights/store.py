@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -17,7 +16,7 @@ from opteq_cvx.ir.param import Leaf, Stage
 from opteq_cvx.weights.attributes import read
 from opteq_cvx.weights.composite import Composite, composite
 from opteq_cvx.weights.keys import safe_key
-from opteq_cvx.weights.settle import checked, settle
+from opteq_cvx.weights.settle import Numbers, checked, settle
 
 
 class WeightStore(nn.Module):
@@ -39,7 +38,7 @@ class WeightStore(nn.Module):
     """
 
     def __init__(
-        self, leaves: Sequence[Leaf], values: Mapping[str, npt.ArrayLike], *, dtype: torch.dtype | None = None
+        self, leaves: Sequence[Leaf], values: Mapping[str, Numbers], *, dtype: torch.dtype | None = None
     ) -> None:
         super().__init__()
         self._leaves = {leaf.name: leaf for leaf in leaves}
@@ -79,7 +78,7 @@ class WeightStore(nn.Module):
         assert isinstance(found, nn.Parameter)
         return found
 
-    def set(self, name: str, value: npt.ArrayLike) -> None:
+    def set(self, name: str, value: Numbers) -> None:
         """Give a weight a value; what does not have its attributes is projected, with a warning.
 
         Raises:
@@ -135,7 +134,7 @@ class WeightStore(nn.Module):
             raise InputError(message(f"no weight named {name!r}", expected, "use one of these names"))
 
 
-def _check_names(leaves: Sequence[Leaf], values: Mapping[str, npt.ArrayLike]) -> None:
+def _check_names(leaves: Sequence[Leaf], values: Mapping[str, Numbers]) -> None:
     seen: set[str] = set()
     for leaf in leaves:
         if not leaf.name:

@@ -5,6 +5,11 @@ from opteq_cvx.verify.laws import Law
 from opteq_cvx.verify.parametrize import parametrize_atom_laws
 
 
-@parametrize_atom_laws()
+EXPECTED_FAILURES = {
+    "simplex-spellings_are_recognized": "no pass joins x >= 0 and sum(x) == total yet: they are read as two terms",
+}
+
+
+@parametrize_atom_laws(expected_failures=EXPECTED_FAILURES)
 def test_law(atom: type[Atom], law: Law) -> None:
     law(atom)

@@ -23,7 +23,7 @@ def draw(case: Case, count: int) -> list[np.ndarray]:
 def exact(problem: cp.Problem, inputs: list[cp.Parameter], outputs: list[cp.Expression], values: list[np.ndarray]) -> list[np.ndarray]:
     for parameter, value in zip(inputs, values, strict=True):
         parameter.value = value
-    problem.solve(solver="CLARABEL", **EXACT)
+    problem.solve(solver="CLARABEL", ignore_dpp=True, **EXACT)
     return [np.asarray(o.value) for o in outputs]
 
 

@@ -1,5 +1,7 @@
 """Laws of every bound linear map against its dense truth."""
 
+import subprocess
+import sys
 from collections.abc import Mapping
 
 import numpy as np
@@ -13,6 +15,9 @@ from opteq_cvx.ir.linmap import LinearMap
 from opteq_cvx.ir.param import Const, Leaf, ParamExpr
 from opteq_cvx.maps.operator import Operator, bind, dense, norm_bound
 from tests.maps.cases import CASES, Case
+
+# torch.func.jvp loads torch's table of forward derivatives, which still calls torch.jit.script.
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 
 EXACT = 1e-12  # a handful of additions and products in float64
 ROWS = 3
@@ -212,8 +217,39 @@ def test_sparse_products_survive_transforms_in_any_order() -> None:
     k = truth_of(case, {}, 0)
     close(hessian.reshape(ROWS, 6, 6)[0], 2 * k.T @ k, 1e-11)
     close(operator.apply(x)[0].reshape(-1), k @ x[0].reshape(-1))
-    traced = torch.compile(operator.apply, fullgraph=True, backend="eager")
-    close(traced(x), operator.apply(x))
+
+
+def test_the_traceable_product_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under `torch.compile` a sparse product is a gather and a scatter, with the same derivatives."""
+    operator = bound(next(c for c in CASES if c.name == "sparse"), {})
+    x, y = points(CASES[-1].linear)[0].reshape(ROWS, 2, 3), torch.randn(ROWS, 5, 1, dtype=torch.float64)
+    expected = operator.apply(x), operator.adjoint(y)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    close(operator.apply(x), expected[0])
+    close(operator.adjoint(y), expected[1])
+    assert gradcheck(operator.apply, [x.requires_grad_()])
+
+
+TRACES = """
+import torch
+from tests.maps.cases import CASES
+from tests.maps.test_operator import bound, close, points, values_of
+
+for case in CASES:
+    operator = bound(case, values_of(case, 1))
+    x, y = points(case.linear)
+    torch._dynamo.reset()
+    both = torch.compile(lambda x, y: (operator.apply(x), operator.adjoint(y)), fullgraph=True, backend="eager")
+    for traced, plain in zip(both(x, y), (operator.apply(x), operator.adjoint(y)), strict=True):
+        close(traced, plain)
+"""
+
+
+@pytest.mark.slow
+def test_every_operator_compiles_without_graph_breaks() -> None:
+    """In a process of its own: the runtime shape checks of this one cannot be traced."""
+    run = subprocess.run([sys.executable, "-c", TRACES], capture_output=True, text=True, timeout=300, check=False)
+    assert run.returncode == 0, run.stderr
 
 
 def test_sizes_of_lifted_operators() -> None:

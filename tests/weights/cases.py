@@ -72,7 +72,7 @@ CASES = (
         "bounds",
         (5,),
         {"bounds": (freeze(LOW), freeze(HIGH))},
-        lambda W, eps: bool(((W >= LOW - eps * (LOW == HIGH)) & (W <= HIGH + eps * (LOW == HIGH))).all()),
+        lambda W, eps: bool(((LOW - eps * (LOW == HIGH) <= W) & (HIGH + eps * (LOW == HIGH) >= W)).all()),
     ),
     Case(
         "nonneg_bounds",

@@ -45,33 +45,31 @@ Answer = tuple[Tensor, Tensor, Tensor, Tensor]  # M D w (B, d), relative residua
 
 
 class Tracker:
-    """Which samples still iterate: per-sample coefficients that are zero where one is done or broke down."""
+    """Which samples are done or broke down: their coefficients are zero, so that nothing of theirs moves any more."""
 
     def __init__(self, rr: Tensor, tolerance: Tensor | float) -> None:
-        scale = tolerance.square() if isinstance(tolerance, Tensor) else tolerance * tolerance
-        self.first = rr
-        self.target = rr * (scale[:, None] if isinstance(scale, Tensor) else scale)
-        self.active = rr > 0
+        scale = tolerance.square()[:, None] if isinstance(tolerance, Tensor) else tolerance * tolerance
+        self.first, self.target = rr, rr * scale
+        self.idle = ~(rr > 0)  # NaN too
         self.steps = torch.zeros_like(rr, dtype=torch.int64)
-        self.zero = torch.zeros_like(rr)
         self.flag = Flag(rr.device)
 
-    def length(self, rr: Tensor, curvature: Tensor, step: int) -> Tensor:
-        """rr / curvature where active."""
-        self.active &= curvature > 0
-        self.steps.masked_fill_(self.active, step)
-        return torch.where(self.active, rr / curvature, self.zero)
+    def length(self, rr: Tensor, curvature: Tensor) -> Tensor:
+        """rr / curvature, and 0 for idle samples."""
+        self.idle.logical_or_(curvature <= 0)
+        return rr.div(curvature).masked_fill_(self.idle, 0.0)
 
-    def turn(self, new: Tensor, rr: Tensor) -> Tensor | None:
-        """new / rr where still active; None where nobody is."""
-        self.active &= new > self.target
-        if not self.flag.read(self.active):
+    def turn(self, new: Tensor, rr: Tensor, step: int) -> Tensor | None:
+        """new / rr, and 0 for idle samples; None where all are."""
+        self.steps.masked_fill_(~self.idle, step)
+        self.idle.logical_or_(new <= self.target)
+        if not self.flag.read(~self.idle):
             return None
-        return torch.where(self.active, new / rr, self.zero)
+        return new.div(rr).masked_fill_(self.idle, 0.0)
 
     def answer(self, t: Tensor, rr: Tensor) -> Answer:
         """The tuple that `CG` expects."""
-        ratio = torch.where(rr > 0, (rr / self.first).sqrt(), self.zero).squeeze(1)
+        ratio = torch.where(rr > 0, (rr / self.first).sqrt(), 0.0).squeeze(1)
         return t, ratio, self.steps.squeeze(1), (rr <= self.target).squeeze(1)
 
 
@@ -81,17 +79,17 @@ def diagonal(form: SymmetricLinearization, d: Tensor, v: Tensor, tolerance: Tens
     r = s * v
     p, x = r.clone(), torch.zeros_like(r)
     product, scratch = torch.empty_like(r), torch.empty_like(r)
-    rr = torch.mul(r, r, out=scratch).sum(1, keepdim=True)
+    rr = dot(r, r)
     state = Tracker(rr, tolerance)
     for step in range(1, max_steps + 1):
         # a projector leaves p as it is: p lies in its range
         image = form.apply_m(p if form.projector else torch.mul(p, s, out=scratch), out=product)
         q = torch.addcmul(p, s, image, value=-1.0, out=scratch if image is product else None)
-        a = state.length(rr, torch.mul(p, q, out=product).sum(1, keepdim=True), step)
+        a = state.length(rr, dot(p, q))
         x.addcmul_(a, p)
         r.addcmul_(a, q, value=-1.0)
-        new = torch.mul(r, r, out=product).sum(1, keepdim=True)
-        b = state.turn(new, rr)
+        new = dot(r, r)
+        b = state.turn(new, rr, step)
         rr = new
         if b is None:
             break
@@ -105,19 +103,24 @@ def general(form: SymmetricLinearization, v: Tensor, tolerance: Tensor | float, 
     r, w = v.clone(), torch.zeros_like(v)
     p, dr = v.clone(), form.apply_d(v)
     dp = dr.clone()
-    rr = (r * dr).sum(1, keepdim=True).clamp_min(0)
+    rr = dot(r, dr).clamp_min_(0)
     state = Tracker(rr, tolerance)
     for step in range(1, max_steps + 1):
         q = p - form.apply_m(dp)
-        a = state.length(rr, (dp * q).sum(1, keepdim=True), step)
+        a = state.length(rr, dot(dp, q))
         w.addcmul_(a, p)
         r.addcmul_(a, q, value=-1.0)
         dr = form.apply_d(r)
-        new = (r * dr).sum(1, keepdim=True).clamp_min(0)
-        b = state.turn(new, rr)
+        new = dot(r, dr).clamp_min_(0)
+        b = state.turn(new, rr, step)
         rr = new
         if b is None:
             break
         p, dp = torch.addcmul(r, b, p), torch.addcmul(dr, b, dp)
     t = form.apply_m(form.apply_d(w))
     return state.answer(t, rr)
+
+
+def dot(x: Tensor, y: Tensor) -> Tensor:
+    """⟨x, y⟩ per row, (b, d) → (b, 1)."""
+    return torch.linalg.vecdot(x, y)[:, None]
