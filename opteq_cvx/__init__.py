@@ -24,11 +24,12 @@ if TYPE_CHECKING:
         NotConvexError,
         OpteqError,
         SolveError,
+        SolveWarning,
         UnsupportedError,
     )
     from opteq_cvx.io import load, save
-    from opteq_cvx.iterate import Anderson, Plain
-    from opteq_cvx.layer import EquilibriumLayer
+    from opteq_cvx.iterate import Accelerated, Anderson, Halpern, Plain
+    from opteq_cvx.layer import EquilibriumLayer, Factors
     from opteq_cvx.record import record
     from opteq_cvx.solution import Solution
     from opteq_cvx.status import Status
@@ -37,11 +38,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0.dev0"
 
 __all__ = [
+    "Accelerated",
     "Anderson",
     "CompileError",
     "DTypeError",
     "EquilibriumLayer",
+    "Factors",
     "FileError",
+    "Halpern",
     "Implicit",
     "Input",
     "InputError",
@@ -52,6 +56,7 @@ __all__ = [
     "Report",
     "Solution",
     "SolveError",
+    "SolveWarning",
     "Status",
     "Truncated",
     "Unrolled",
@@ -79,11 +84,12 @@ _HOME = {
         "NotConvexError",
         "OpteqError",
         "SolveError",
+        "SolveWarning",
         "UnsupportedError",
     ),
     "io": ("load", "save"),
-    "iterate": ("Anderson", "Plain"),
-    "layer": ("EquilibriumLayer",),
+    "iterate": ("Accelerated", "Anderson", "Halpern", "Plain"),
+    "layer": ("EquilibriumLayer", "Factors"),
     "record": ("record",),
     "solution": ("Solution",),
     "status": ("Status",),

@@ -8,6 +8,7 @@ from opteq_cvx.iterate.contract import Iterate, Iteration, Map, Restrict, Stop
 from opteq_cvx.splitting.contract import Prepared, Splitting, Theta
 
 FIRST_ROUND = 40  # evaluations of T before the first look at the residuals
+ROUNDING = 1e3  # no optimality error below this many units of rounding is asked for
 GROWTH = 1.5
 TIGHTEN = 0.1  # the map's tolerance where its residual was met and the program's error was not
 
@@ -22,6 +23,7 @@ def adaptive_solve(
     converged = torch.zeros(rows, dtype=torch.bool, device=z0.device)
     finite = torch.ones_like(converged)
     active = _hopeful(prepared, converged).nonzero().squeeze(1)
+    accuracy = max(stop.tolerance, ROUNDING * torch.finfo(z.dtype).eps)
     used, length, tolerance = 0, float(FIRST_ROUND), stop.tolerance
     while active.numel() and used < stop.max_steps:
         part, ready = take(theta, active), Prepared(take(prepared.tensors, active), prepared.certificate)
@@ -33,7 +35,7 @@ def adaptive_solve(
         used, length = used + count, length * GROWTH
         error = splitting.error(done.z, part, ready)
         assert error is not None  # adaptive splittings measure it
-        good = done.finite & (error <= stop.tolerance)
+        good = done.finite & (error <= accuracy)
         converged[active] = good
         if bool((done.converged & ~good).any()):
             tolerance = max(tolerance * TIGHTEN, 4 * torch.finfo(z.dtype).eps)

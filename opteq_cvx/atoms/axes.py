@@ -110,3 +110,10 @@ def spike(v: Tensor, axes: tuple[int, ...], height: Tensor) -> Tensor:
     flat = torch.zeros_like(join(v, axes))
     first = torch.cat([join(height, axes).expand_as(flat[..., :1]), flat[..., 1:]], dim=-1)
     return split(first, axes, v.shape)
+
+
+def tie(v: Tensor, axes: tuple[int, ...], total: Tensor) -> Tensor:
+    """A tensor of `v`'s shape whose second entry along `axes` is τ with Σ max(v − τ, 0) = total; others 0."""
+    flat = torch.zeros_like(join(v, axes))
+    first = (1.0 + join(total, axes)).expand_as(flat[..., :1])
+    return split(torch.cat([first, first - join(total, axes), flat[..., 2:]], dim=-1), axes, v.shape)

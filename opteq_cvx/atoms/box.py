@@ -45,15 +45,9 @@ class Box(Atom):
             parameters={"l": _LOW, "u": _HIGH},
             data={"lower": "l", "upper": "u"},
         ),
-        Spelling(text="x >= 0", constraint=True, data={"lower": "0.0", "upper": "np.inf"}),
+        Spelling(text="x >= 1", constraint=True, data={"lower": "1.0", "upper": "np.inf"}),
         Spelling(
             text="x <= u", constraint=True, parameters={"u": _HIGH}, data={"lower": "-np.inf", "upper": "u"}
-        ),
-        Spelling(
-            text="",
-            constraint=True,
-            attributes={"x": {"nonneg": True}},
-            data={"lower": "0.0", "upper": "np.inf"},
         ),
         Spelling(text="abs(x) <= 1", constraint=True, data={"lower": "-1.0", "upper": "1.0"}),
         Spelling(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from opteq_cvx.atoms.axes import Reducing, join, level_set, split
+from opteq_cvx.atoms.axes import Reducing, join, level_set, split, tie
 from opteq_cvx.atoms.contract import Data, Recognized, Spelling, Trait
 from opteq_cvx.atoms.primitives import indicator, soft_threshold
 from opteq_cvx.atoms.threshold import level
@@ -72,3 +72,7 @@ class L1Ball(Reducing):
     @override
     def empty(self, data: Data) -> Tensor:
         return ~(data["radius"] >= 0)
+
+    @override
+    def kinks(self, v: Tensor, step: Tensor, data: Data) -> tuple[Tensor, ...]:
+        return (tie(v, self.axes, data["radius"]),)

@@ -22,6 +22,8 @@ class Nonneg(Atom):
     traits = frozenset({Trait.SEPARABLE, Trait.SET, Trait.CONE, Trait.INTERVAL})
     patterns = (Op("nonneg"),)
     spellings = (
+        Spelling(text="x >= 0", constraint=True),
+        Spelling(text="", constraint=True, attributes={"x": {"nonneg": True}}),
         Spelling(
             text="A @ x >= b",
             parameters={"A": ((3, 5), {}), "b": ((3,), {})},

@@ -22,6 +22,7 @@ class Nonpos(Atom):
     traits = frozenset({Trait.SEPARABLE, Trait.SET, Trait.CONE, Trait.INTERVAL})
     patterns = (Op("nonpos"),)
     spellings = (
+        Spelling(text="x <= 0", constraint=True, variables={"x": (2, 3)}),
         Spelling(text="x[0] + x[1] <= 1", constraint=True, arg="x[0] + x[1] - 1"),
         Spelling(
             text="A @ x <= b",

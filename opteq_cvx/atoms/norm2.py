@@ -28,7 +28,6 @@ class Norm2(Reducing):
         Spelling(text="sum(norm2(x, axis=0))", variables={"x": (3, 4)}, static={"axes": (-2,)}),
         Spelling(text="sum(norm2(x, axis=1))", variables={"x": (3, 4)}),
         Spelling(text="norm(x, 'fro')", variables={"x": (2, 3)}, arg="vec(x, order='F')"),
-        Spelling(text="norm2(x, axis=(0, 2))", variables={"x": (2, 3, 2)}, static={"axes": (-3, -1)}),
         Spelling(
             text="w @ norm2(x, axis=1)",
             variables={"x": (3, 4)},

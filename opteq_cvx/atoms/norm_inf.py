@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from opteq_cvx.atoms.axes import Reducing, join, split
+from opteq_cvx.atoms.axes import Reducing, join, split, tie
 from opteq_cvx.atoms.contract import Data, Spelling, Trait
 from opteq_cvx.atoms.primitives import indicator
 from opteq_cvx.atoms.threshold import level
@@ -45,3 +45,7 @@ class NormInf(Reducing):
     def conjugate(self, y: Tensor, data: Data) -> Tensor:
         norm = y.abs().sum(self.axes, keepdim=True)
         return indicator(norm - 1.0, norm)
+
+    @override
+    def kinks(self, v: Tensor, step: Tensor, data: Data) -> tuple[Tensor, ...]:
+        return (tie(v, self.axes, step),)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from opteq_cvx.atoms.axes import Reducing, join, split
+from opteq_cvx.atoms.axes import Reducing, join, split, tie
 from opteq_cvx.atoms.contract import Data, Spelling, Trait
 from opteq_cvx.atoms.primitives import indicator
 from opteq_cvx.atoms.threshold import level
@@ -62,3 +62,7 @@ class Simplex(Reducing):
     @override
     def empty(self, data: Data) -> Tensor:
         return data["total"] < 0
+
+    @override
+    def kinks(self, v: Tensor, step: Tensor, data: Data) -> tuple[Tensor, ...]:
+        return (tie(v, self.axes, data["total"]),)

@@ -43,7 +43,8 @@ def declare(
             fix = "declare the real and the imaginary part as two parameters"
             raise CompileError(message(f"attribute {key}", "real numbers", fix, origin))
     try:
-        cp.Parameter.__init__(parameter, shape, name=name, **attributes)
+        own = (int(shape),) if isinstance(shape, int | np.integer) else tuple(int(n) for n in shape)
+        cp.Parameter.__init__(parameter, own, name=name, **attributes)
     except (ValueError, TypeError) as error:
         expected = "a shape and attributes that CVXPY accepts"
         raise CompileError(

@@ -22,7 +22,7 @@ from opteq_cvx.ir.linmap import (
 from opteq_cvx.ir.param import Apply, Const, ParamExpr, const, is_one
 
 ProductRule = Callable[[ParamExpr, Shape, Shape, bool], LinearMap]
-"""(coefficient, shape of the other argument, shape of the result, whether the coefficient is on the left) → map."""
+"""(coefficient, shape of the other argument, shape of the result, coefficient on the left?) → map."""
 
 
 def scaling(d: ParamExpr, shape_in: Shape, shape_out: Shape) -> LinearMap:

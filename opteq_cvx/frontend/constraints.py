@@ -176,7 +176,7 @@ def _soc(constraint: Any, scope: Scope, origin: Origin) -> tuple[Term, ...]:
 
 
 def _joined(head: Affine, x: Affine, axis: int, *, head_first: bool) -> Affine:
-    """One row for each cone: its head (an entry of a vector) beside its column (axis 0) or row (axis 1) of x."""
+    """One row for each cone: its head, an entry of a vector, and its column (axis 0) or row (axis 1) of x."""
     if len(x.shape) == 2:
         x = aff.image(permuting(x.shape, (1, 0)), x) if axis == 0 else x
         rows: tuple[int, ...] = (x.shape[0],)

@@ -1,4 +1,4 @@
-"""The DCP check, with errors that name the smallest offending expression, the rule it breaks and what to write."""
+"""The DCP check: errors name the smallest offending expression, the rule it breaks and what to write."""
 
 from typing import Any
 
@@ -55,10 +55,12 @@ def _refuse(expr: cp.Expression, want: str, what: str, where: str, words: str) -
     if culprit is None:
         found = f"the {what} is {expr.curvature.lower()}"
         fix = {
-            "affine": "relax an equality to an inequality with the convex side on the left of <=",
-            "convex": "change its sign, or turn Minimize into Maximize (<= into >=)",
-            "concave": "change its sign, or turn Maximize into Minimize (>= into <=)",
+            "affine": "relax an equality to an inequality, or give the argument a variable of its own",
+            "convex": "change its sign, or maximize",
+            "concave": "change its sign, or minimize",
         }[want]
+        if where != "objective" and want != "affine":
+            fix = "put what is convex on the smaller side of <= and what is concave on the larger one"
         raise NotConvexError(message(found, f"a{'n' if want == 'affine' else ''} {want} one", fix, origin))
     rule, fix = reason(culprit)
     raise NotConvexError(message(f'"{text(culprit)}" {rule}', f"a {want} {what}", fix, origin))
@@ -85,9 +87,9 @@ def reason(expr: Any) -> tuple[str, str]:
         return _sum(expr)
     if op == "quad_form":
         return (
-            f"has a matrix that is not known to be positive semidefinite: {text(expr.args[1])}",
-            "declare the parameter PSD=True, or write quad_form(x, cp.psd_wrap(P)): the sign is then certified from the "
-            "values, never assumed",
+            f"has a matrix not known to be positive semidefinite, {text(expr.args[1])}",
+            "declare the parameter PSD=True, or write quad_form(x, cp.psd_wrap(P)): the sign is then "
+            "certified from the values, never assumed",
         )
     if op == "power" and not isinstance(expr.p, cp.Constant):
         return (
@@ -128,7 +130,8 @@ def _composition(expr: Any) -> tuple[str, str]:
         else "neither convex nor concave"
     )
     if shape.startswith("neither"):
-        return f"uses {name}, which is {shape}", "replace it by a convex function, or move it to a parameter"
+        fix = "replace it by a convex function, move it to parameters, or give its argument the sign it needs"
+        return f"uses {name}, which is {shape} of this argument", fix
     for i, arg in enumerate(expr.args):
         if arg.is_affine():
             continue
@@ -137,8 +140,9 @@ def _composition(expr: Any) -> tuple[str, str]:
         fits = fits or ((arg.is_concave() if shape == "convex" else arg.is_convex()) and down)
         if not fits:
             direction = "nondecreasing" if up else "nonincreasing" if down else "not monotone"
-            rule = f'composes the {shape} {name}, {direction} in its argument {i}, with the {arg.curvature.lower()} "{text(arg)}"'
+            inner = f'the {arg.curvature.lower()} "{text(arg)}"'
+            rule = f"composes the {shape} {name}, {direction} in its argument {i}, with {inner}"
             need = {"nondecreasing": shape, "nonincreasing": "concave" if shape == "convex" else "convex"}
-            fix = f"make that argument {need.get(direction, 'affine')}, for instance by a variable of its own that bounds it"
-            return rule, fix
+            kind_ = need.get(direction, "affine")
+            return rule, f"make that argument {kind_}, for instance by a variable of its own that bounds it"
     return f"does not follow the rules of {name}", "rewrite it with convex functions of affine arguments"

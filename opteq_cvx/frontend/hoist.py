@@ -51,7 +51,7 @@ def _hoist(expr: cp.Expression, scope: Scope) -> ParamExpr:
 
 
 def constant(expr: cp.Expression) -> ParamExpr:
-    """A parameter-free expression by its value; sparse constants stay sparse, large nearly empty ones become so."""
+    """A parameter-free expression by its value; large nearly empty constants become sparse."""
     row = entry(expr)
     if row is not None and row.op in ("promote", "broadcast_to"):
         inner = constant(expr.args[0])
@@ -119,6 +119,7 @@ def _quad_over_lin(expr: cp.Expression, args: tuple[ParamExpr, ...], attrs: dict
 _RULES: dict[str, Any] = {
     "add": _add,
     "broadcast_to": lambda expr, args, attrs: act.spread(args[0], expr.shape),
+    "gmatmul": lambda expr, args, attrs: Apply("gmatmul", (args[1], args[0]), expr.shape),
     "matmul": _matmul,
     "multiply": _multiply,
     "neg": lambda expr, args, attrs: neg(args[0]),

@@ -1,7 +1,7 @@
-"""The one table from CVXPY's classes to our neutral operation names, with what else an atom carries beside its arguments.
+"""The one table from CVXPY's classes to our operation names, with what an atom carries beside its arguments.
 
 Class names are not the API names and they move between versions (`norm(x)` is `PnormApprox`, `sum_squares` is
-`quad_over_lin`), so rows are text, resolved once: a row that a CVXPY version lacks is skipped, and a test says so.
+`quad_over_lin`), so rows are text, resolved once: a row that CVXPY lacks is skipped, and a test says so.
 An operation is named, and its attributes are keyed, as the CVXPY function that makes the atom.
 """
 
@@ -188,7 +188,7 @@ ROWS: tuple[_Row, ...] = (
     *_rows("cvxpy.atoms.norm_inf", {"norm_inf": Entry("norm_inf", _axis)}),
     *_rows("cvxpy.atoms.norm_nuc", {"normNuc": "norm_nuc"}),
     *_rows("cvxpy.atoms.one_minus_pos", {"one_minus_pos": "one_minus_pos"}),
-    *_rows("cvxpy.atoms.perspective", {"perspective": "perspective"}),
+    *_rows("cvxpy.atoms.perspective", {"perspective": Entry("perspective", hidden=lambda atom: (atom.f,))}),
     *_rows("cvxpy.atoms.pf_eigenvalue", {"pf_eigenvalue": "pf_eigenvalue"}),
     *_rows("cvxpy.atoms.pnorm", {c: Entry("pnorm", _pnorm) for c in ("Pnorm", "PnormApprox")}),
     *_rows("cvxpy.atoms.prod", {"Prod": Entry("prod", _axis)}),
@@ -220,7 +220,7 @@ TABLE, MISSING = _resolve()
 
 
 def entry(expr: cp.Expression) -> Entry | None:
-    """The row of an expression's class; None for leaves and for classes CVXPY does not ship (a user's own atoms)."""
+    """The row of an expression's class; None for leaves and for classes that CVXPY does not ship."""
     return TABLE.get(type(expr))
 
 

@@ -40,13 +40,14 @@ def read(
 
     Args:
         problem: any problem that follows the DCP rules; DPP is not needed.
-        inputs: parameters that each sample brings, in the order of the layer's arguments; an `Input` need not be listed.
+        inputs: parameters that each sample brings, in the order of the layer's arguments; `Input`s are found
+            without it.
         outputs: variables, or affine expressions of variables and parameters; by default every variable.
 
     Raises:
         NotConvexError: the problem breaks a DCP rule.
         UnsupportedError: a discrete or complex variable, or a function that no route covers.
-        CompileError: a parameter without a role, repeated names, or an output that is not affine in the variables.
+        CompileError: a parameter without a role, repeated names, or an output that is not affine.
     """
     check(problem)
     wanted = _outputs(problem, outputs)
@@ -105,7 +106,7 @@ def _outputs(problem: cp.Problem, outputs: Sequence[cp.Expression] | None) -> tu
             raise CompileError(message(found, "an affine expression of the variables", fix))
         for v in expr.variables():
             if id(v) not in known:
-                found = f'the output "{text(expr)}" holds the variable {v.name()!r}, which the problem does not have'
+                found = f'the output "{text(expr)}" holds {v.name()!r}, which is no variable of the problem'
                 raise CompileError(
                     message(found, "variables of the problem", "use it in the problem, or drop the output")
                 )

@@ -1,4 +1,4 @@
-"""Scope: what one reading knows: the leaf of each parameter, the name of each variable, and results by expression.
+"""Scope: what one reading knows: each parameter's leaf, each variable's name, and results by expression.
 
 CVXPY's `==` builds constraints and its names are not unique, so everything is keyed by `id`. Memos keep a
 reference to their expression: an id stays taken as long as the reading lives.

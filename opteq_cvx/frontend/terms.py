@@ -75,10 +75,11 @@ def unrecognized(node: Node, weight: ParamExpr | None, origin: Origin) -> tuple[
         UnsupportedError: always, until there is a conic route.
     """
     what = "constraint" if weight is None else "term"
+    words = "" if node.text == origin.text else f' "{node.text}"'
     names = ", ".join(sorted({n.op for n in _operations(node)}))
     raise UnsupportedError(
         message(
-            f'no direct prox covers the {what} "{node.text}" ({names}) yet',
+            f"no direct prox covers the {what}{words} ({names}) yet",
             "a sum of functions that `opteq atoms` lists, each of an affine argument",
             "give the inner expression a variable of its own, `y == inner`, so that each function acts on an "
             "affine argument; or replace the function by a listed one",

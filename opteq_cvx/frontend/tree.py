@@ -1,8 +1,9 @@
 """CVXPY expressions as Nodes: few spellings, convex operations only.
 
-Sums of elementwise convex functions become `sum` of the elementwise function, concave functions the negative of a
-convex one, linear operations on what is not affine keep their map. Reducing operations carry `axes`, the reduced axes of
-their argument as negative numbers, and `keepdims`; elementwise operations get arguments of one shape.
+Sums of elementwise convex functions become `sum` of the elementwise function, concave functions the
+negative of a convex one, linear operations on what is not affine keep their map. Reducing operations carry
+`axes`, the reduced axes of their argument as negative numbers, and `keepdims`; elementwise operations get
+arguments of one shape.
 """
 
 from collections.abc import Callable

@@ -37,7 +37,7 @@ REFUSED = {
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """One variable of the user: its unknown in the program, its value in terms of that, and where its free entries lie."""
+    """A variable of the user: its unknown in the program, its value in terms of that, its free entries."""
 
     source: cp.Variable
     unknown: Variable
@@ -64,7 +64,7 @@ def unknown(variable: cp.Variable, name: str) -> Unknown:
 
 
 def _free_entries(variable: cp.Variable) -> IntArray | None:
-    """The flat positions (C order) of the entries that are not zero by declaration; None when all are free."""
+    """The flat positions (C order) of entries that are not zero by declaration; None when all are free."""
     if variable.attributes["diag"]:
         rank = len(variable.shape)
         return np.diagonal(positions(variable.shape), axis1=rank - 2, axis2=rank - 1).reshape(-1)

@@ -6,7 +6,17 @@ import numpy as np
 
 from opteq_cvx.ir import act
 from opteq_cvx.ir.frozen import IntArray, Shape, size
-from opteq_cvx.ir.linmap import Broadcast, Identity, LinearMap, Zero, compose, gather, negate, sum_maps
+from opteq_cvx.ir.linmap import (
+    Broadcast,
+    Gather,
+    Identity,
+    LinearMap,
+    Zero,
+    compose,
+    gather,
+    negate,
+    sum_maps,
+)
 from opteq_cvx.ir.param import ParamExpr, neg
 from opteq_cvx.ir.param import add as add_params
 from opteq_cvx.ir.program import Affine
@@ -35,8 +45,15 @@ def add(*terms: Affine) -> Affine:
     parts: dict[str, LinearMap] = {}
     for x in terms:
         for name, m in x.parts:
-            parts[name] = sum_maps(parts[name], m) if name in parts else m
+            parts[name] = _plus(parts[name], m) if name in parts else m
     return Affine(tuple(parts.items()), act.spread(add_params(*(x.offset for x in terms)), terms[0].shape))
+
+
+def _plus(a: LinearMap, b: LinearMap) -> LinearMap:
+    """a + b; gathers to different places become one, so that a stack of entries stays one gather."""
+    if isinstance(a, Gather) and isinstance(b, Gather) and not ((a.index >= 0) & (b.index >= 0)).any():
+        return gather(np.where(a.index >= 0, a.index, b.index), a.shape_in)
+    return sum_maps(a, b)
 
 
 def negative(x: Affine) -> Affine:

@@ -26,6 +26,7 @@ class FrozenDict(Frozen, Mapping[str, Any]):
     """An immutable string-keyed mapping (a `MappingProxyType` can be neither copied nor pickled)."""
 
     __slots__ = ("_items",)
+    _items: dict[str, Any]
 
     def __init__(self, items: Mapping[str, Any] | None = None, **more: Any) -> None:
         object.__setattr__(self, "_items", {**(items or {}), **more})

@@ -54,7 +54,7 @@ def as_selection(arg: Affine, layout: Layout) -> Selection | None:
         return None
     name, linear = arg.parts[0]
     shape = layout.shapes[layout.names.index(name)]
-    index = layout.start(name) + np.arange(size(shape)).reshape(shape)
+    index = np.asarray(layout.start(name) + np.arange(size(shape)).reshape(shape))
     read = _walk(linear, index)
     if read is None:
         return None
@@ -69,7 +69,7 @@ def _walk(linear: LinearMap, index: IntArray) -> tuple[IntArray, ParamExpr | Non
         case Identity():
             return index, None
         case Gather(index=pick):
-            return np.concatenate([index.reshape(-1), [-1]])[pick], None
+            return np.asarray(np.concatenate([index.reshape(-1), [-1]])[pick]), None
         case Reshape(shape_out=shape, order=order):
             return index.reshape(shape, order="F" if order == "F" else "C"), None
         case Permute(axes=axes):

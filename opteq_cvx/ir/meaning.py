@@ -68,9 +68,9 @@ def apply(m: LinearMap, x: Array, values: Values = constant_value) -> Array:
             return np.asarray(np.sum([apply(part, x, values) for part in maps], axis=0))
         case Adjoint(of=of):
             return adjoint(of, x, values)
-        case Kron(a=a, side=side):
-            pair = (values(a), x) if side == "left" else (x, values(a))
-            return np.asarray(np.kron(*pair))
+        case Kron():
+            left, right = (values(m.a), x) if m.side == "left" else (x, values(m.a))
+            return np.asarray(np.kron(left, right), dtype=np.float64)
 
 
 def adjoint(m: LinearMap, y: Array, values: Values = constant_value) -> Array:
@@ -106,11 +106,11 @@ def adjoint(m: LinearMap, y: Array, values: Values = constant_value) -> Array:
             return np.asarray(np.sum([adjoint(part, y, values) for part in maps], axis=0))
         case Adjoint(of=of):
             return apply(of, y, values)
-        case Kron(a=a, shape_in=(m_rows, n_cols), side=side):
-            p, q = a.shape
-            if side == "left":
-                return np.asarray(np.einsum("ij,iajb->ab", values(a), y.reshape(p, m_rows, q, n_cols)))
-            return np.asarray(np.einsum("ij,aibj->ab", values(a), y.reshape(m_rows, p, n_cols, q)))
+        case Kron(a=a):
+            (p, q), (rows, columns) = a.shape, m.shape_in
+            if m.side == "left":
+                return np.asarray(np.einsum("ij,iajb->ab", values(a), y.reshape(p, rows, q, columns)))
+            return np.asarray(np.einsum("ij,aibj->ab", values(a), y.reshape(rows, p, columns, q)))
 
 
 def kept(m: Sum) -> Shape:

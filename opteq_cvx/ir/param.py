@@ -40,7 +40,7 @@ class Const(Frozen):
 
     @property
     def sparse(self) -> bool:
-        return sp.issparse(self.value)
+        return bool(sp.issparse(self.value))
 
     def dense(self) -> Array:
         """The constant as a dense array."""
@@ -118,7 +118,7 @@ def _scalar_const(expr: ParamExpr) -> float | None:
 def is_zero(expr: ParamExpr) -> bool:
     """Whether `expr` is a constant that is zero everywhere."""
     if isinstance(expr, Const) and expr.sparse:
-        return bool(expr.value.count_nonzero() == 0)
+        return bool(np.count_nonzero(expr.value.data) == 0)
     return _scalar_const(expr) == 0.0
 
 

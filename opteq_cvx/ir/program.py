@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from typing_extensions import override
+
 from opteq_cvx.ir.frozen import EMPTY, Frozen, FrozenDict, Shape
 from opteq_cvx.ir.linmap import LinearMap
 from opteq_cvx.ir.param import Leaf, ParamExpr
@@ -14,6 +16,7 @@ class Origin(Frozen):
     where: str
     text: str
 
+    @override
     def __str__(self) -> str:
         return f'{self.where} "{self.text}"'
 

@@ -12,17 +12,17 @@ Operations and their attributes, as the frontend makes them:
 
 * structure: "add", "neg", "linear" {map}, "sum" {axes, keepdims, map};
 * elementwise, all arguments broadcast to the node's shape: abs, square, power {p: p < 0 or p > 1},
-  neg_power {p: 0 < p < 1}, neg_log, neg_entr, exp, logistic, xexp, huber (x, M), kl_div (x, y), rel_entr (x, y),
-  maximum (x1, x2, ...);
+  neg_power {p: 0 < p < 1}, neg_log, neg_entr, exp, logistic, xexp, huber (x, M), kl_div (x, y),
+  rel_entr (x, y), maximum (x1, x2, ...);
 * reducing, with `axes` (the reduced axes of the first argument, negative, sorted) and `keepdims`: max, norm2,
-  norm_inf, pnorm {p}, neg_pnorm {p < 1}, log_sum_exp, sum_largest {k}, neg_geo_mean {p: weights that sum to 1,
-  Fortran order}, quad_over_lin (x, y) with y affine;
+  norm_inf, pnorm {p}, neg_pnorm {p < 1}, log_sum_exp, sum_largest {k}, neg_geo_mean {p: weights that sum to
+  1, Fortran order}, quad_over_lin (x, y) with y affine;
 * of the whole argument: quad_form (x, P) with x a vector, matrix_frac (X, P), dotsort (x, w), lambda_max,
-  lambda_sum_largest {k}, sigma_max, norm_nuc, neg_log_det, tr_inv, neg_von_neumann_entr; cummax {axis}; whatever
-  else CVXPY has keeps its name;
-* constraints: "leq" (f, rhs) means f <= rhs; sets of one argument whose last axis joins their parts: "soc" [t, x],
-  "exp_cone" (x, y, z), "pow_cone" (x, y, z) with a second argument alpha (trailing axis 1), "pow_cone_nd" [w, z]
-  with alpha; "psd" and "symmetric" of matrices on the last two axes.
+  lambda_sum_largest {k}, sigma_max, norm_nuc, neg_log_det, tr_inv, neg_von_neumann_entr; cummax {axis};
+  whatever else CVXPY has keeps its name;
+* constraints: "leq" (f, rhs) means f <= rhs; sets of one argument whose last axis joins their parts: "soc"
+  [t, x], "exp_cone" (x, y, z), "pow_cone" (x, y, z) with a second argument alpha (trailing axis 1),
+  "pow_cone_nd" [w, z] with alpha; "psd" and "symmetric" of matrices on the last two axes.
 """
 
 from dataclasses import dataclass

@@ -162,7 +162,7 @@ class Board:
         keep = self.alive.nonzero().squeeze(1)
         self.store()
         self.rows = keep if self.rows is None else self.rows[keep]
-        self.best, self.gap = self.best[keep], self.gap[keep]
+        self.best, self.gap = self.best[keep], self.gap[: keep.shape[0]]
         self.residual, self.steps, self.limit = self.residual[keep], self.steps[keep], self.limit[keep]
         self.finite, self.alive = self.finite[keep], self.alive[keep]
         if isinstance(self.threshold, Tensor) and self.threshold.shape[0] > 1:

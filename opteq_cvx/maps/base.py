@@ -1,4 +1,4 @@
-"""Operator: a linear map bound to tensors, acting on a batch. And the alignment rule every evaluation follows.
+"""Operator: a linear map bound to tensors, acting on a batch; and the alignment rule of every evaluation.
 
 All tensors have exactly one leading batch axis, of length B (per sample) or 1 (shared by the batch).
 """
@@ -21,14 +21,14 @@ PROBE = const(0.0)
 
 @dataclass(frozen=True, eq=False)
 class Operator(ABC):
-    """A batched linear map K: shape_in → shape_out and its adjoint, differentiable in argument and coefficients."""
+    """A batched linear map K from shape_in to shape_out, differentiable in argument and coefficients."""
 
     shape_in: Shape
     shape_out: Shape
 
     @abstractmethod
     def apply(self, x: Tensor) -> Tensor:
-        """K x: (B, *shape_in) → (B, *shape_out); coefficients and argument broadcast over the batch axis."""
+        """K x: (B, *shape_in) → (B, *shape_out); coefficients and argument broadcast over the batch."""
 
     @abstractmethod
     def adjoint(self, y: Tensor) -> Tensor:
@@ -36,10 +36,10 @@ class Operator(ABC):
 
     @abstractmethod
     def lift(self, columns: int) -> "Operator":
-        """K on each of `columns` arguments side by side: (B, *shape_in, columns) → (B, *shape_out, columns)."""
+        """K on `columns` arguments side by side: (B, *shape_in, columns) → (B, *shape_out, columns)."""
 
 
 def align(value: Tensor, rank: int) -> Tensor:
-    """Insert singleton axes after the batch axis: (B, *s) with fewer than `rank` event axes → (B, 1, …, 1, *s)."""
+    """Insert singleton axes after the batch axis, up to `rank` event axes: (B, *s) → (B, 1, …, 1, *s)."""
     missing = rank + 1 - value.ndim
     return value.reshape(value.shape[0], *(1,) * missing, *value.shape[1:]) if missing > 0 else value

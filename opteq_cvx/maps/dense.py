@@ -1,4 +1,4 @@
-"""dense: a LinearMap as a matrix, built by structure (no products with unit vectors where a formula exists)."""
+"""dense: a LinearMap as a matrix, by structure (no products with unit vectors where there is a formula)."""
 
 import torch
 from torch import Tensor

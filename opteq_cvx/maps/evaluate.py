@@ -1,7 +1,7 @@
 """Environment: the values of ParamExprs in torch, batched, differentiable, each computed once.
 
-Every value has exactly one leading batch axis, of length B (per sample) or 1 (shared by the batch). A rule per
-operation name computes it with the meaning of CVXPY's function of that name.
+Every value has exactly one leading batch axis, of length B (per sample) or 1 (shared by the batch). A rule
+per operation name computes it with the meaning of CVXPY's function of that name.
 """
 
 from collections.abc import Mapping
@@ -31,11 +31,11 @@ RULES: Rules = {
 }
 
 MAPS = ("map", "map_apply", "map_adjoint")
-"""Operations with a LinearMap in `attrs["map"]` on their first argument; the others are the map's coefficients."""
+"""Operations: the LinearMap `attrs["map"]` on the first argument; the others are the map's coefficients."""
 
 
 class Environment:
-    """Values of parameters by name, and of every expression of them on demand: `env(expr)` is (1|B, *expr.shape).
+    """Values of parameters by name, and of expressions of them on demand: `env(expr)` is (1|B, *expr.shape).
 
     Args:
         values: each leaf's value (1|B, *shape), by name.
@@ -112,7 +112,7 @@ class Environment:
         return out
 
     def _sparse_matmul(self, node: Apply) -> Tensor:
-        """A @ x or x @ A with a sparse constant A (the second where both are): one sparse product for the batch."""
+        """A @ x or x @ A with a sparse constant A (the second where both are): one product for the batch."""
         a, b = node.args
         if _sparse(b):
             return matrix_of(b, self).transposed.rows(self(a))

@@ -1,4 +1,4 @@
-"""Selections of entries: out.flat[i] = x.flat[index[i]], or 0 where the index is −1; the adjoint scatters and adds.
+"""Selections: out.flat[i] = x.flat[index.flat[i]], or 0 where the index is −1; adjoints scatter and add.
 
 Ranges are slices, zero padding is `pad`, the adjoint of an injective selection is another selection.
 """
@@ -33,7 +33,7 @@ def on_device(index: IntArray, device: torch.device, copies: Copies) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Pick:
-    """How to read entries from axis 1 of (B, n, ...): a slice or an index, between `before` and `after` zeros.
+    """How to read from axis 1 of (B, n, ...): a slice or an index, between `before` and `after` zeros.
 
     With `extended`, the index reads from the axis with one zero appended.
     """

@@ -1,4 +1,4 @@
-"""Matrices A (m, n) that multiply from the left or the right: dense ones shared or per sample, sparse ones shared."""
+"""Matrices A (m, n) that multiply from the left or the right: dense, shared or per sample; sparse, shared."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass

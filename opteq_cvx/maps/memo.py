@@ -1,4 +1,4 @@
-"""A memo by object identity that forgets an entry when its object dies; for host-side facts about frozen IR data."""
+"""A memo by object identity that forgets an entry when its object dies: host-side facts about frozen data."""
 
 import weakref
 from collections.abc import Callable
@@ -8,7 +8,7 @@ V = TypeVar("V")
 
 
 class IdentityMemo(Generic[V]):
-    """What was computed from an object, found again by the object itself (arrays are neither hashable nor equal)."""
+    """What was computed from an object, found again by the object itself (arrays cannot be keys)."""
 
     def __init__(self) -> None:
         self._known: dict[int, V] = {}

@@ -1,8 +1,8 @@
 """norm_bound: a certified upper bound on the spectral norm of a LinearMap, exact wherever that is cheap.
 
-Bounds of the parts combine as ‖AB‖ ≤ ‖A‖‖B‖ and ‖A + B‖ ≤ ‖A‖ + ‖B‖, the latter improved to the root of the sum of
-squares where the summands write disjoint outputs. Computed in float64 and rounded up; carries no gradient.
-Source: Golub and Van Loan, Matrix Computations (4th ed.), section 2.3 (norm inequalities), 8.1 (perturbation).
+Bounds of the parts combine as ‖AB‖ ≤ ‖A‖‖B‖ and ‖A + B‖ ≤ ‖A‖ + ‖B‖, the latter improved to the root of the
+sum of squares where the summands write disjoint outputs. Computed in float64, rounded up, without gradient.
+Source: Golub and Van Loan, Matrix Computations (4th ed.), sections 2.3 (norms) and 8.1 (perturbation).
 """
 
 import math

@@ -1,4 +1,4 @@
-"""What a rule of `evaluate` is, and the helpers that rules share: alignment and reductions over event axes."""
+"""What a rule of `evaluate` is, and what rules share: alignment and reductions over event axes."""
 
 from collections.abc import Callable, Mapping
 
@@ -10,7 +10,7 @@ from opteq_cvx.maps.base import align
 from opteq_cvx.maps.combine import regroup
 
 Rule = Callable[..., Tensor]
-"""rule(node, *values): the node has its attributes and shape, the values are (1|B, *shape of the argument)."""
+"""rule(node, *values): the node has attributes and shape, the values are (1|B, *shape of the argument)."""
 
 Rules = Mapping[str, Rule]
 
@@ -34,7 +34,7 @@ def reduction(f: Callable[[Tensor], Tensor]) -> Rule:
 
 
 def reduce_with(f: Callable[[Tensor], Tensor], node: Apply, x: Tensor, *, order: str = "C") -> Tensor:
-    """Move the reduced axes last, join them (in C or Fortran order) and apply f; `keepdims` is in the node's shape."""
+    """Move the reduced axes last, join them in the order and apply f; `keepdims` is in the node's shape."""
     rank = x.ndim - 1
     axes = axes_of(node, rank)
     kept = tuple(i for i in range(rank) if i not in axes)

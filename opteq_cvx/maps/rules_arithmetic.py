@@ -24,7 +24,7 @@ def _neg(node: Apply, x: Tensor) -> Tensor:
 
 
 def matmul(node: Apply, a: Tensor, b: Tensor) -> Tensor:
-    """numpy.matmul with one batch axis before the event; a factor that all samples share is multiplied once."""
+    """numpy.matmul with one batch axis before the event; one product where all samples share a factor."""
     rank_a, rank_b = a.ndim - 1, b.ndim - 1
     if a.shape[0] == 1 and rank_a == 2:
         shared = DenseMatrix(a)

@@ -22,7 +22,7 @@ def _pnorm(node: Apply, x: Tensor) -> Tensor:
 
 
 def vector_norm(x: Tensor, p: float) -> Tensor:
-    """‖x‖_p of the last axis as CVXPY has it: −∞ where p < 1 meets a negative entry, 0 where p < 0 meets a zero."""
+    """‖x‖_p of the last axis as in CVXPY: −∞ where p < 1 meets a negative entry, 0 where p < 0 meets 0."""
     norm: Tensor = torch.linalg.vector_norm(x, ord=p, dim=-1)
     if p < 0:
         norm = torch.where((x == 0).any(dim=-1), 0.0, norm)

@@ -71,7 +71,7 @@ class SumOperator(Operator):
 
 @dataclass(frozen=True, eq=False)
 class BroadcastOperator(Operator):
-    """Broadcast by NumPy's rules; the leading `aligned` axes of `shape_out` are new."""
+    """Broadcast by NumPy's rules; the adjoint sums what was repeated."""
 
     @override
     def apply(self, x: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ def _padded(shape: Shape, rank: int) -> Shape:
 
 
 def reshape_operator(shape_in: Shape, shape_out: Shape, order: str) -> Operator:
-    """A reshape in C or Fortran order; the latter reverses the axes, reshapes in C order and reverses again."""
+    """A reshape in C or Fortran order; the latter reverses the axes before and after one in C order."""
     if order == "C":
         return ReshapeOperator(shape_in, shape_out)
     back_in, back_out = shape_in[::-1], shape_out[::-1]

@@ -20,7 +20,7 @@ with warnings.catch_warnings():  # torch warns once, at the first CSR tensor, th
 
 @dataclass(frozen=True, eq=False)
 class SparseMatrix:
-    """A constant CSR matrix and its transpose, rebuilt from float64 for each dtype and device that it meets."""
+    """A constant CSR matrix and its transpose, rebuilt from float64 for each dtype and device it meets."""
 
     csr: sp.csr_array
     csr_of_transpose: sp.csr_array

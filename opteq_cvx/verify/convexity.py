@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import cvxpy as cp
 import numpy as np
 from cvxpy.atoms.affine import wraps
+from cvxpy.atoms.affine.add_expr import AddExpression
+from cvxpy.atoms.affine.unary_operators import NegExpression
 from cvxpy.atoms.quad_form import QuadForm
 from typing_extensions import override
 
@@ -15,6 +17,9 @@ from opteq_cvx.verify.values import dense
 EIGENVALUE_SLACK = 1e-10
 """An eigenvalue above −EIGENVALUE_SLACK · max|λ| counts as nonnegative: rounding of I − W Wᵀ reaches n ·
 1e-16."""
+
+SMALLEST = 1e-3
+"""The least scale of a matrix: a constant that cancelled to rounding errors does not show what it cancelled from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +50,17 @@ def _nodes(problem: cp.Problem) -> Iterator[cp.Expression]:
             yield node
 
 
-def definiteness(matrix: Array) -> float:
-    """λ_min / max|λ| of a symmetric matrix by a dense eigendecomposition (0 for the zero matrix)."""
+def definiteness(matrix: Array, scale: float) -> float:
+    """λ_min / scale of a symmetric matrix by a dense eigendecomposition (at least SMALLEST)."""
     values = np.linalg.eigvalsh(0.5 * (matrix + matrix.T))
-    scale = float(np.max(np.abs(values), initial=0.0))
-    return float(values[0]) / scale if scale > 0.0 else 0.0
+    return float(values[0]) / max(scale, SMALLEST)
+
+
+def _scale(node: cp.Expression) -> float:
+    """The largest entry among the terms of a sum: what the rounding errors of I − W Wᵀ are relative to."""
+    if isinstance(node, wraps.Wrap | AddExpression | NegExpression):
+        return max(_scale(arg) for arg in node.args)
+    return float(np.max(np.abs(dense(node.value)), initial=0.0))
 
 
 def _asymmetry(matrix: Array, sign: float) -> float:
@@ -66,9 +77,9 @@ def _margin(node: cp.Expression, value: Array) -> tuple[str, float] | None:
     not)."""
     match node:
         case wraps.psd_wrap():
-            return "positive semidefinite", min(definiteness(value), _asymmetry(value, 1.0))
+            return "positive semidefinite", min(definiteness(value, _scale(node)), _asymmetry(value, 1.0))
         case wraps.nsd_wrap():
-            return "negative semidefinite", min(definiteness(-value), _asymmetry(value, 1.0))
+            return "negative semidefinite", min(definiteness(-value, _scale(node)), _asymmetry(value, 1.0))
         case wraps.symmetric_wrap():
             return "symmetric", _asymmetry(value, 1.0)
         case wraps.skew_symmetric_wrap():
@@ -94,7 +105,7 @@ def doubts(problem: cp.Problem) -> tuple[Doubt, ...]:
             claim = "positive semidefinite" if node.is_atom_convex() else "negative semidefinite"
             sign = 1.0 if node.is_atom_convex() else -1.0
             value = node.args[1].value
-            checked = None if value is None else (claim, definiteness(sign * dense(value)))
+            checked = None if value is None else (claim, definiteness(sign * dense(value), _scale(node.args[1])))
             text = f"the matrix of {node}"
         elif isinstance(node, wraps.Wrap):
             value = node.value

@@ -6,15 +6,17 @@ equations, a second-order block with one a ray, a semidefinite block with one a 
 tolerance on the objective is needed, so nothing is biased. Source: reference theory, section 9.2 (face form).
 """
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cvxpy as cp
 import numpy as np
 import scipy.linalg as la
 
-from opteq_cvx.ir.frozen import Array
+from opteq_cvx.ir.frozen import Array, IntArray
 from opteq_cvx.verify.cones import Chart, Fixed, Nonneg, SecondOrder, Semidefinite, Zero, charts
-from opteq_cvx.verify.cvx import add, reshape, sum_squares
+from opteq_cvx.verify.cvx import add, matmul, reshape, sum_squares
 from opteq_cvx.verify.exact import Conic, solve_exact
 
 LIMIT = 2000
@@ -28,8 +30,7 @@ RANK = 1e-9
 
 
 def nearest(conic: Conic, targets: Sequence[Array]) -> tuple[Array, ...] | None:
-    """The point of the solution set whose outputs are nearest to `targets`, as outputs; None where it is not
-    known.
+    """The outputs of the point of the solution set nearest to `targets` in outputs; None where it is not known.
 
     Cost: one dense SVD of the conic problem and one exact solve.
     """
@@ -38,13 +39,16 @@ def nearest(conic: Conic, targets: Sequence[Array]) -> tuple[Array, ...] | None:
     if blocks is None or data.q.size > LIMIT:
         return None
     A, P = data.A.toarray(), data.P.toarray()
-    fixed, moving = _faces(blocks, A, point.s, point.z)
+    fixed, kept = _faces(blocks, A, point.s, point.z)
     free = _null_space(np.vstack([P, data.q[None], fixed]))
     picked = [np.arange(c.start, c.stop) for c in conic.columns]
     if not free.shape[1] or all(np.abs(free[c]).max(initial=0.0) < RANK for c in picked):
         return tuple(point.x[c].reshape(t.shape, order="F") for c, t in zip(picked, targets, strict=True))
     t = cp.Variable(free.shape[1])
-    constraints = [c for block, rows in moving for c in _inside(block, point.s[rows] - A[rows] @ free @ t)]
+    found_cones = (
+        _constraint(k, cp.Constant(point.s[k.rows]) - cp.Constant(A[k.rows] @ free) @ t) for k in kept
+    )
+    constraints = [c for c in found_cones if c is not None]
     outputs: list[cp.Expression] = [cp.Constant(point.x[c]) + cp.Constant(free[c]) @ t for c in picked]
     wanted = [target.reshape(-1, order="F") for target in targets]
     goal = add([sum_squares(y - w) for y, w in zip(outputs, wanted, strict=True)])
@@ -62,56 +66,74 @@ def _null_space(matrix: Array) -> Array:
     return np.asarray(la.null_space(kept, rcond=RANK))
 
 
-def _faces(blocks: list[Chart], A: Array, s: Array, z: Array) -> tuple[Array, list[tuple[Chart, slice]]]:
-    """Rows of A d = 0 that keep s − A d in the span of the face, and the blocks that still need their
-    cone."""
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What remains of one block's cone on the face: `image` @ s[rows] lies in the cone named `cone`."""
+
+    cone: str  # "nonneg", "soc", "psd" (a flat square matrix)
+    rows: IntArray
+    image: Array
+
+
+def _faces(blocks: list[Chart], A: Array, s: Array, z: Array) -> tuple[Array, list[Kept]]:
+    """Rows of A d = 0 that keep s − A d in the span of the face, and what remains of the cones there."""
     held: list[Array] = [np.zeros((0, A.shape[1]))]
-    moving: list[tuple[Chart, slice]] = []
-    largest = max(float(np.abs(z).max(initial=0.0)), 1e-300)
+    kept: list[Kept] = []
+    threshold = ACTIVE * max(float(np.abs(z).max(initial=0.0)), 1e-300)
     start = 0
     for block in blocks:
-        rows = slice(start, start + block.size)
+        rows = np.arange(start, start + block.size)
         start += block.size
-        active = bool(np.abs(z[rows]).max(initial=0.0) > ACTIVE * largest)
-        match block:
-            case Zero():
-                held.append(A[rows])
-            case Nonneg():
-                pressed = z[rows] > ACTIVE * largest
-                held.append(A[rows][pressed])
-                loose = np.flatnonzero(~pressed) + rows.start
-                moving += [(Nonneg(1), slice(int(i), int(i) + 1)) for i in loose]
-            case Semidefinite() if active:
-                values, vectors = np.linalg.eigh(block.matrix(z[rows]))
-                normal = vectors[:, values > ACTIVE * largest]
-                columns = np.stack([(block.matrix(c) @ normal).reshape(-1) for c in A[rows].T], axis=1)
-                held.append(columns)
-                moving.append((block, rows))
-            case SecondOrder() | Fixed() if not active:
-                moving.append((block, rows))
-            case Semidefinite():
-                moving.append((block, rows))
-            case SecondOrder() if z[rows][0] - np.linalg.norm(z[rows][1:]) <= ACTIVE * largest:
-                ray = np.concatenate([[z[rows][0]], -z[rows][1:]])
-                held.append(A[rows] - np.outer(ray, ray @ A[rows]) / (ray @ ray))
-                moving.append((block, rows))
-            case SecondOrder():
-                held.append(A[rows])
-            case _:  # the boundary of an exponential or power cone: the ray through s
-                ray = s[rows]
-                held.append(A[rows] - np.outer(ray, ray @ A[rows]) / max(float(ray @ ray), 1e-300))
-                moving.append((block, rows))
-    return np.vstack(held), moving
+        equations, remains = _face(block, rows, s[rows], z[rows], threshold)
+        held.append(equations @ A[rows])
+        kept.extend(remains)
+    return np.vstack(held), kept
 
 
-def _inside(block: Chart, s: cp.Expression) -> list[cp.Constraint]:
+def _face(block: Chart, rows: IntArray, s: Array, z: Array, threshold: float) -> tuple[Array, list[Kept]]:
+    """One block: the matrix E with E s = E s* on the face, and its remaining cone."""
+    one, none = np.eye(block.size), np.zeros((0, block.size))
+    active = bool(np.abs(z).max(initial=0.0) > threshold)
     match block:
+        case Zero():
+            return one, []
         case Nonneg():
-            return [s >= 0]
+            pressed = z > threshold
+            return one[pressed], [Kept("nonneg", rows, one[~pressed])]
         case SecondOrder():
-            return [cp.SOC(s[0], s[1:])]
-        case Semidefinite(n=n):
-            basis = np.stack([block.matrix(unit).reshape(-1) for unit in np.eye(block.size)], axis=1)
-            return [reshape(basis @ s, (n, n)) >> 0]
+            if not active:
+                return none, [Kept("soc", rows, one)]
+            if z[0] - np.linalg.norm(z[1:]) > threshold:
+                return one, []
+            return _ray(np.concatenate([z[:1], -z[1:]]), rows)
+        case Semidefinite():
+            values, vectors = np.linalg.eigh(block.matrix(z))
+            units = [block.matrix(e) for e in one]
+            normal, frame = vectors[:, values > threshold], vectors[:, values <= threshold]
+            equations = np.stack([(m @ normal).reshape(-1) for m in units], axis=1)
+            image = np.stack([(frame.T @ m @ frame).reshape(-1) for m in units], axis=1)
+            return equations, [Kept("psd", rows, image)]
+        case Fixed() if not active:
+            return none, []  # inside an exponential or power cone: free for small moves
+        case _:  # on the boundary of one: the ray through s
+            return _ray(s, rows) if s.any() else (one, [])
+
+
+def _ray(direction: Array, rows: IntArray) -> tuple[Array, list[Kept]]:
+    """The face {t · direction, t ≥ 0}."""
+    unit = direction / np.linalg.norm(direction)
+    return np.eye(unit.size) - np.outer(unit, unit), [Kept("nonneg", rows, unit[None])]
+
+
+def _constraint(kept: Kept, s: cp.Expression) -> cp.Constraint | None:
+    image = matmul(kept.image, s)
+    match kept.cone:
+        case _ if not image.size:
+            return None
+        case "nonneg":
+            return image >= 0
+        case "soc":
+            return cp.SOC(image[0], image[1:])
         case _:
-            return []  # rays of the three-dimensional cones keep their side for small steps
+            n = math.isqrt(image.size)
+            return reshape(image, (n, n)) >> 0

@@ -162,7 +162,7 @@ def _row(
     if second is not None:
         theirs = second.gradients[leaf.name].numpy()
         larger = max(float(np.linalg.norm(theirs)), FLOOR * np.sqrt(max(mine.size, 1)))
-        by_layers = float(np.linalg.norm(_tangent(mine - theirs, leaf))) / larger
+        by_layers = float(np.linalg.norm(_tangent(np.asarray(mine - theirs), leaf))) / larger
         other = abs(float(np.sum(theirs * path.direction)) - first.value) / max(scale, abs(first.value))
     note, judged, ok = first.note, "", True
     if first.usable and uncertainty <= tolerance:

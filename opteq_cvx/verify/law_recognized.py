@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from opteq_cvx.atoms import registry
 from opteq_cvx.atoms.contract import Atom
 from opteq_cvx.frontend import read
 from opteq_cvx.ir.param import ParamExpr
@@ -17,6 +18,8 @@ from opteq_cvx.verify.spelled import Case, Spelled, align, number, pairs
 
 def spellings_are_recognized(cls: type[Atom]) -> None:
     """A spelling becomes one term, of this atom, with the stated static attributes, argument, data and weight."""
+    if cls not in registry():
+        raise AssertionError(f"{cls.__name__} is not registered: decorate it with @register")
     for case, spelled in pairs(cls):
         program = run(read(spelled.problem(), inputs=list(spelled.parameters.values())).program)
         terms = [t for t in program.terms if t.atom == cls.name or t.atom != "linear"]

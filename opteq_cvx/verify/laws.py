@@ -141,11 +141,9 @@ def batch_is_a_loop(cls: type[Atom]) -> None:
 def step_zero_is_identity(cls: type[Atom]) -> None:
     """A step of 0 returns v for v in the domain; the prox of a set ignores the step."""
     for case in cases(cls):
-        v = points(case, (6,))
         data = lead(case.data, 1)
         zero = torch.zeros(1, *case.reduced, dtype=torch.float64)
-        if Trait.SET in cls.traits:
-            v = case.atom.prox(v, zero + 1, data)
+        v = case.atom.prox(points(case, (6,)), zero + 1, data)  # a point of the domain
         close(case.atom.prox(v, zero, data), v, case, "prox with step 0 and v")
 
 

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from opteq_cvx.errors import CompileError, NotConvexError, message
 from opteq_cvx.ir.frozen import Array, size
-from opteq_cvx.ir.param import Const, ParamExpr, is_zero
+from opteq_cvx.ir.param import Apply, Const, ParamExpr, is_zero
 from opteq_cvx.ir.program import Affine, Program, Term
-from opteq_cvx.verify.convexity import EIGENVALUE_SLACK
+from opteq_cvx.verify.convexity import EIGENVALUE_SLACK, SMALLEST
 from opteq_cvx.verify.cvx import add, broadcast, matmul, multiply, reshape, total, vec
 from opteq_cvx.verify.linear import apply
 from opteq_cvx.verify.meanings import Argument, Meaning, meaning
@@ -110,7 +110,8 @@ class _Builder:
         matrices."""
         if isinstance(expr, Const):
             if kind == "factor":
-                return cp.Constant(_factor(torch.from_numpy(np.array(expr.dense()))).numpy())
+                entry = Hoisted(cp.Parameter(expr.shape), expr, factor=True)
+                return cp.Constant(_value(entry, self.env).numpy())
             if kind == "nonneg" and expr.dense().size and float(expr.dense().min()) < 0.0:
                 raise _negative(expr.dense().min())
             return cp.Constant(expr.value)
@@ -200,7 +201,7 @@ def _value(entry: Hoisted, env: Evaluate) -> Tensor:
     """The value of one hoisted parameter; infinite bounds, which `meanings` drops, become 0."""
     value = env(entry.expr)[0].to(torch.float64)
     if entry.factor:
-        return _factor(value)
+        return _factor(value, _scale(entry.expr, env))
     if entry.parameter.attributes["nonneg"] and value.numel() and float(value.detach().min()) < 0.0:
         raise _negative(float(value.detach().min()))
     return torch.where(torch.isinf(value), torch.zeros_like(value), value)
@@ -211,14 +212,22 @@ def _regular(P: Tensor) -> bool:
     return bool(values[0] > SINGULAR * values[-1])
 
 
-def _factor(P: Tensor) -> Tensor:
+def _scale(expr: ParamExpr, env: Evaluate) -> float:
+    """The largest entry among the terms of a sum: what the rounding errors of I − W Wᵀ are relative to."""
+    if isinstance(expr, Apply) and expr.op in ("add", "neg"):
+        return max(_scale(arg, env) for arg in expr.args)
+    value = env(expr).detach()
+    return float(value.abs().max()) if value.numel() else 0.0
+
+
+def _factor(P: Tensor, scale: float) -> Tensor:
     """B with BᵀB = P: the transposed Cholesky factor, or √λ Vᵀ without gradient where P is singular."""
     P = 0.5 * (P + P.mT)
     if _regular(P):
         lower: Tensor = torch.linalg.cholesky(P)
         return lower.mT
     values, vectors = torch.linalg.eigh(P.detach())
-    if float(values[0]) < -EIGENVALUE_SLACK * max(float(values.abs().max()), 1e-300):
+    if float(values[0]) < -EIGENVALUE_SLACK * max(scale, SMALLEST):
         found = f"a quadratic form has the eigenvalue {float(values[0]):.3g}"
         raise NotConvexError(message(found, "λ_min ≥ 0", "bound it by construction (norm=, PSD=True)"))
     factor: Tensor = values.clamp(min=0.0).sqrt().unsqueeze(-1) * vectors.mT

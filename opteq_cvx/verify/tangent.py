@@ -25,8 +25,8 @@ class Curve:
     at: Callable[[float], Array]
 
 
-def curve(value: Array, attributes: Mapping[str, Any], generator: np.random.Generator) -> Curve:
-    """A random curve inside the attribute set.
+def curve(value: Array, attributes: Mapping[str, Any], lean: Array) -> Curve:
+    """A curve inside the attribute set that leans towards `lean`: ⟨lean, at'(0)⟩ ≥ 0.
 
     Symmetric values move symmetrically, semidefinite ones by congruence (I + tM) P (I + tM)ᵀ, sparse and
     diagonal ones in their pattern, signed and bounded ones along entries away from the bound, and a matrix at
@@ -34,13 +34,13 @@ def curve(value: Array, attributes: Mapping[str, Any], generator: np.random.Gene
     """
     on = {name: kept for name, kept in attributes.items() if kept is not None and kept is not False}
     if "orthogonal" in on or _at_norm(value, on):
-        return _rotation(value, generator)
+        return _rotation(value, lean)
     if "PSD" in on or "NSD" in on:
-        return _congruence(value, generator)
+        return _congruence(value, lean)
     if unknown := set(on) & {"integer", "boolean", "complex", "imag", "hermitian"}:
         found = f"a parameter with the attribute {sorted(unknown)[0]}"
         raise UnsupportedError(message(found, "a real, continuous one", "leave it out of the gradient check"))
-    direction = generator.standard_normal(value.shape)
+    direction = lean
     if "symmetric" in on:
         direction = 0.5 * (direction + direction.T)
     if "diag" in on:
@@ -57,12 +57,12 @@ def curve(value: Array, attributes: Mapping[str, Any], generator: np.random.Gene
         slack = np.minimum(value - lower, upper - value)
         direction = np.where(slack > room, direction * np.minimum(slack, 1.0), 0.0)
     unit = _unit(direction)
-    return Curve(unit, lambda t: value + t * unit)
+    return Curve(unit, lambda t: np.asarray(value + t * unit))
 
 
 def _unit(direction: Array) -> Array:
     norm = float(np.linalg.norm(direction))
-    return direction / norm if norm > 0.0 else direction
+    return np.asarray(direction / norm) if norm > 0.0 else direction
 
 
 def _at_norm(value: Array, on: Mapping[str, Any]) -> bool:
@@ -73,18 +73,19 @@ def _at_norm(value: Array, on: Mapping[str, Any]) -> bool:
     )
 
 
-def _rotation(value: Array, generator: np.random.Generator) -> Curve:
-    n = value.shape[1]
-    square = generator.standard_normal((n, n))
+def _rotation(value: Array, lean: Array) -> Curve:
+    """W exp(tA) with A the skew part of WᵀL, normalized."""
+    square = value.T @ lean
     skew = square - square.T
     norm = float(np.linalg.norm(value @ skew))
     skew = skew / norm if norm > 0.0 else skew
     return Curve(value @ skew, lambda t: np.asarray(value @ la.expm(t * skew)))
 
 
-def _congruence(value: Array, generator: np.random.Generator) -> Curve:
+def _congruence(value: Array, lean: Array) -> Curve:
+    """(I + tM) P (I + tM)ᵀ with M = ±L, normalized: ⟨L, LP + PLᵀ⟩ has the sign of P for symmetric L."""
     n = value.shape[0]
-    m = generator.standard_normal((n, n))
+    m = 0.5 * (lean + lean.T) * (1.0 if np.trace(value) >= 0.0 else -1.0)
     norm = float(np.linalg.norm(m @ value + value @ m.T))
     m = m / norm if norm > 0.0 else m
     eye = np.eye(n)

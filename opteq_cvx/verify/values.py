@@ -55,7 +55,7 @@ def admissible(parameter: cp.Parameter, value: Array) -> Array:
             mask[parameter.sparse_idx] = True
         projected = np.where(mask, value, 0.0)
     else:
-        projected = dense(project(parameter, value))
+        projected = _nearest(parameter, value)
     gap = float(np.max(np.abs(projected - value), initial=0.0))
     if gap > ATTRIBUTE_SLACK * (1.0 + float(np.max(np.abs(value), initial=0.0))):
         kept = ", ".join(name for name, on in attributes.items() if on)
@@ -64,6 +64,20 @@ def admissible(parameter: cp.Parameter, value: Array) -> Array:
             message(found, "a value that has them", "fix the data or the declaration", parameter)
         )
     return projected
+
+
+def _nearest(parameter: cp.Parameter, value: Array) -> Array:
+    """The projection; CVXPY projects onto one attribute only, so pairs (symmetric and a sign) are done here."""
+    on = {name for name, kept in parameter.attributes.items() if kept is not None and kept is not False}
+    if len(on) <= 1:
+        return dense(project(parameter, value))
+    if on & {"symmetric", "PSD", "NSD"}:
+        value = 0.5 * (value + value.T)
+    if on & {"nonneg", "pos"}:
+        value = np.maximum(value, 0.0)
+    if on & {"nonpos", "neg"}:
+        value = np.minimum(value, 0.0)
+    return value
 
 
 def assign(parameter: cp.Parameter, value: Array) -> None:

@@ -49,6 +49,10 @@ class Composite(Part):
         return inner.to(value.dtype).contiguous()
 
     @override
+    def raw_shape(self, shape: Shape) -> Shape:
+        return shape if self.structure is None else self.structure.raw_shape(shape)
+
+    @override
     def project(self, value: Tensor) -> Tensor:
         value = value if self.structure is None else self.structure.project(value)
         if self.entries is not None:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from opteq_cvx.ir.frozen import Shape
+
 
 class Part(nn.Module, ABC):
     """A map free tensor ↦ element of a set, with a right inverse and the projection onto the set's closure.
@@ -30,6 +32,10 @@ class Part(nn.Module, ABC):
     @abstractmethod
     def project(self, value: Tensor) -> Tensor:
         """A nearest (or near) point of the closed set; `value` itself where it already lies in it."""
+
+    def raw_shape(self, shape: Shape) -> Shape:
+        """The shape of the free tensor behind a weight of this shape."""
+        return shape
 
     def inside(self, value: Tensor) -> Tensor:
         """A point of the image of `forward` next to `value`, which lies in the closed set."""

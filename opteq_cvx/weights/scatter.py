@@ -26,6 +26,10 @@ class Scatter(Part):
         return raw.new_zeros(size(self.shape)).scatter(0, self.index, raw).reshape(self.shape)
 
     @override
+    def raw_shape(self, shape: Shape) -> Shape:
+        return tuple(self.index.shape)
+
+    @override
     def right_inverse(self, value: Tensor) -> Tensor:
         return value.reshape(-1)[self.index]
 

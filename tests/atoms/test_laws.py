@@ -4,9 +4,8 @@ from opteq_cvx.atoms import Atom
 from opteq_cvx.verify.laws import Law
 from opteq_cvx.verify.parametrize import parametrize_atom_laws
 
-
 EXPECTED_FAILURES = {
-    "simplex-spellings_are_recognized": "no pass joins x >= 0 and sum(x) == total yet: they are read as two terms",
+    "simplex-spellings_are_recognized": "no pass joins x >= 0 and sum(x) == total yet",
 }
 
 

@@ -1,6 +1,8 @@
 """The folder is the registry."""
 
+import re
 from dataclasses import dataclass
+from importlib import import_module
 
 import pytest
 import torch
@@ -16,7 +18,9 @@ from opteq_cvx.ir.param import const
 from opteq_cvx.ir.pattern import Op
 from opteq_cvx.ir.program import Affine
 from opteq_cvx.ir.tree import Node
-from opteq_cvx.verify.laws import check_atom
+from opteq_cvx.verify.laws import Law, check_atom
+
+laws = import_module("opteq_cvx.verify.laws")
 
 
 def affine(name: str = "x", n: int = 5) -> Node:
@@ -29,50 +33,106 @@ def apply(op: str, *args: Node, **attrs: object) -> Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Twice(Atom):
-    """f(x) = 2|x|, an atom of somebody else."""
+class Mine(Atom):
+    """f(x) = |x| again, an atom of somebody else that takes precedence over ours."""
 
-    name = "twice"
-    formula = "2|x|"
+    name = "mine"
+    formula = "|x|"
     cost = "O(n)"
     source = "this test"
     traits = frozenset({Trait.SEPARABLE, Trait.HOMOGENEOUS, Trait.EVEN})
-    patterns = (Op("twice"),)
-    spellings = (Spelling(text="2 * norm1(x)"),)
+    patterns = (Op("abs"),)
+    spellings = (Spelling(text="2 * norm1(x)", weight="2.0"),)
 
     @override
     def value(self, x: Tensor, data: Data) -> Tensor:
-        return 2 * x.abs()
+        return x.abs()
 
-    @override
-    def prox(self, v: Tensor, step: Tensor, data: Data) -> Tensor:
-        return v - torch.clamp(v, -2 * step, 2 * step)
-
-    @override
-    def kinks(self, v: Tensor, step: Tensor, data: Data) -> tuple[Tensor, ...]:
-        return 2 * step.expand_as(v), -2 * step.expand_as(v)
-
-
-class WrongProx(Twice):
     @override
     def prox(self, v: Tensor, step: Tensor, data: Data) -> Tensor:
         return v - torch.clamp(v, -step, step)
 
+    @override
+    def kinks(self, v: Tensor, step: Tensor, data: Data) -> tuple[Tensor, ...]:
+        return step.expand_as(v), -step.expand_as(v)
 
-class WrongKink(Twice):
+
+class WrongProx(Mine):
     @override
     def prox(self, v: Tensor, step: Tensor, data: Data) -> Tensor:
-        return (v - 2 * step).clamp_min(0) - (-v - 2 * step).clamp_min(0)
+        return v - torch.clamp(v, -2 * step, 2 * step)
 
 
-class WrongTrait(Twice):
+class WrongKink(Mine):
+    @override
+    def prox(self, v: Tensor, step: Tensor, data: Data) -> Tensor:
+        return (v - step).clamp_min(0) - (-v - step).clamp_min(0)
+
+
+class NoKinks(Mine):
+    @override
+    def kinks(self, v: Tensor, step: Tensor, data: Data) -> tuple[Tensor, ...]:
+        return ()
+
+
+class WrongTrait(Mine):
     traits = frozenset({Trait.SEPARABLE, Trait.EVEN})
 
 
-class Mutating(Twice):
+class FalseTrait(Mine):
+    traits = frozenset({Trait.SEPARABLE, Trait.EVEN, Trait.HOMOGENEOUS, Trait.SET})
+
+
+class WrongValue(Mine):
+    @override
+    def value(self, x: Tensor, data: Data) -> Tensor:
+        return 2 * x.abs()
+
+
+class NotBatched(Mine):
     @override
     def prox(self, v: Tensor, step: Tensor, data: Data) -> Tensor:
-        return v.sub_(torch.clamp(v, -2 * step, 2 * step))
+        return v - torch.clamp(v, -step, step) * (v.ndim < 3)
+
+
+class Mutating(Mine):
+    @override
+    def prox(self, v: Tensor, step: Tensor, data: Data) -> Tensor:
+        return v.sub_(torch.clamp(v, -step, step))
+
+
+class SinglePrecision(Mine):
+    @override
+    def prox(self, v: Tensor, step: Tensor, data: Data) -> Tensor:
+        return (v - torch.clamp(v, -step, step)).double()
+
+
+class SwallowsNan(Mine):
+    @override
+    def prox(self, v: Tensor, step: Tensor, data: Data) -> Tensor:
+        return torch.nan_to_num(v - torch.clamp(v, -step, step))
+
+
+class Unrecognized(Mine):
+    patterns = ()
+
+
+class Reflection(Mine):
+    @override
+    def prox(self, v: Tensor, step: Tensor, data: Data) -> Tensor:
+        return v - 2 * torch.clamp(v, -step, step)
+
+
+class WrongConjugate(Mine):
+    @override
+    def conjugate(self, y: Tensor, data: Data) -> Tensor:
+        return y * y
+
+
+class WrongInplace(Mine):
+    @override
+    def prox_inplace(self, v: Tensor, step: Tensor, data: Data) -> Tensor:
+        return v.mul_(0.5)
 
 
 def test_every_module_holds_exactly_one_atom() -> None:
@@ -121,30 +181,50 @@ def test_recognize_binds_data() -> None:
 
 def test_register_adds_an_atom_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(atoms, "_third_party", [])
-    assert atoms.register(Twice) is Twice
-    assert atoms.atom("twice") is Twice
-    found = atoms.recognize(apply("twice", affine()))
+    assert atoms.register(Mine) is Mine
+    assert atoms.atom("mine") is Mine
+    found = atoms.recognize(apply("abs", affine()))
     assert found is not None
-    assert found[0] is Twice
+    assert found[0] is Mine
     with pytest.raises(CompileError, match="registered already"):
-        atoms.register(Twice)
+        atoms.register(Mine)
 
 
-def test_check_atom_accepts_a_correct_atom() -> None:
-    check_atom(Twice)
+def test_an_atom_that_is_not_registered_is_told_so() -> None:
+    with pytest.raises(AssertionError, match="is not registered"):
+        check_atom(Mine)
 
 
-@pytest.mark.parametrize(
-    ("wrong", "text"),
-    [
-        (WrongProx, "argmin"),
-        (WrongKink, "derivative at a kink"),
-        (WrongTrait, "is HOMOGENEOUS and does not say so"),
-        (Mutating, "."),
-    ],
-)
-def test_check_atom_refuses_a_wrong_atom(wrong: type[Atom], text: str) -> None:
-    with pytest.raises((AssertionError, RuntimeError), match=text):
+def test_check_atom_accepts_a_correct_atom(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(atoms, "_third_party", [Mine])
+    check_atom(Mine)
+
+
+WRONG: dict[type[Atom], tuple[Law, str]] = {
+    Unrecognized: (laws.spellings_are_recognized, "it is read as"),
+    WrongValue: (laws.value_is_cvxpys, "CVXPY has"),
+    WrongProx: (laws.prox_is_cvxpys, "argmin"),
+    Reflection: (laws.firmly_nonexpansive, "not firmly nonexpansive"),
+    NotBatched: (laws.batch_is_a_loop, "and a loop"),
+    WrongInplace: (laws.inplace_agrees, "prox_inplace"),
+    WrongConjugate: (laws.moreau, "f(x) + f*(y)"),
+    WrongKink: (laws.derivative_at_kinks, "derivative at a kink"),
+    NoKinks: (laws.derivative_at_kinks, "names no kink"),
+    SinglePrecision: (laws.dtype_and_device_kept, "does not stay float32"),
+    Mutating: (laws.inputs_unchanged, "mutated"),
+    SwallowsNan: (laws.finite_everywhere, "NaN is swallowed"),
+    WrongTrait: (laws.traits_tell_the_truth, "is HOMOGENEOUS and does not say so"),
+    FalseTrait: (laws.traits_tell_the_truth, "is declared SET and is not"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda cls: cls.__name__)
+def test_a_wrong_atom_breaks_its_law(wrong: type[Atom], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(atoms, "_third_party", [wrong])
+    law, text = WRONG[wrong]
+    with pytest.raises(AssertionError, match=re.escape(text)):
+        law(wrong)
+    with pytest.raises((AssertionError, RuntimeError)):
         check_atom(wrong)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from opteq_cvx.atoms import Recognized
 from opteq_cvx.ir import act, meaning
 from opteq_cvx.ir.frozen import FrozenDict
-from opteq_cvx.ir.param import Apply, Const, Leaf, ParamExpr
+from opteq_cvx.ir.param import Const, Leaf, ParamExpr
 from opteq_cvx.ir.program import Affine, Program, Term
 from opteq_cvx.ir.tree import Node
 
@@ -56,7 +56,9 @@ def param(expr: ParamExpr, values: Values) -> np.ndarray:
         function = PARAM.get(expr.op) or getattr(cp, expr.op)
         out = function(*args, **attrs)
     out = out.value if isinstance(out, cp.Expression) else out
-    assert np.shape(out) == expr.shape or (np.size(out) == 1 and expr.shape == ()), f"{expr.op}: {np.shape(out)}"
+    assert np.shape(out) == expr.shape or (np.size(out) == 1 and expr.shape == ()), (
+        f"{expr.op}: {np.shape(out)}"
+    )
     return np.asarray(out, dtype=float).reshape(expr.shape)
 
 

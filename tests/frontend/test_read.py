@@ -15,7 +15,7 @@ ROUNDING = 1e-9  # relative; both sides are float64 evaluations of one formula
 def build(text: str) -> cp.Expression:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # CVXPY's advice about spellings that users write all the same
-        return eval(text, cases.world())  # noqa: S307  our own table
+        return eval(text, cases.world())
 
 
 @pytest.fixture(autouse=True)

@@ -41,7 +41,6 @@ class Case:
     linear: LinearMap
     truth: Callable[[Coefficients], Matrix]
     leaves: tuple[Leaf, ...] = ()
-    exact_norm: bool = True
 
 
 def leaf(name: str, *shape: int) -> Leaf:

@@ -47,9 +47,18 @@ def definite(rng: np.random.Generator, shape: Shape) -> npt.NDArray[np.float64]:
 
 
 def density(rng: np.random.Generator, shape: Shape) -> npt.NDArray[np.float64]:
-    """Positive definite matrices of trace 1 (the value of CVXPY's quantum_rel_entr is right for those only)."""
+    """Positive definite matrices of trace 1: CVXPY's value of quantum_rel_entr normalizes any other."""
     raw = definite(rng, shape)
     return np.asarray(raw / np.trace(raw))
+
+
+FLAGS: Mapping[Draw, Mapping[str, bool]] = {
+    symmetric: {"symmetric": True},
+    definite: {"PSD": True},
+    density: {"PSD": True},
+    positive: {"nonneg": True},
+    small: {"nonneg": True},
+}
 
 
 @dataclass(frozen=True)
@@ -75,8 +84,7 @@ class Row:
 
     def parameters(self) -> list[cp.Parameter]:
         """The arguments as CVXPY parameters, with the attributes that their values have."""
-        flags = {symmetric: {"symmetric": True}, definite: {"PSD": True}, density: {"PSD": True}, positive: {"nonneg": True}, small: {"nonneg": True}}
-        return [cp.Parameter(s, **flags.get(d, {})) for s, d in zip(self.shapes, self.draws, strict=True)]
+        return [cp.Parameter(s, **FLAGS.get(d, {})) for s, d in zip(self.shapes, self.draws, strict=True)]
 
     def node(self) -> ParamExpr:
         """Our expression; its shape is CVXPY's."""
@@ -90,7 +98,9 @@ class Row:
         return f"{self.op} {'x'.join(map(str, self.shapes))} {attrs}".strip()
 
 
-def reductions(op: str, f: Callable[..., cp.Expression], draw: Draw = normal, axes: bool = True, smooth: bool = True) -> list[Row]:
+def reductions(
+    op: str, f: Callable[..., cp.Expression], draw: Draw = normal, axes: bool = True, smooth: bool = True
+) -> list[Row]:
     """A reduction over everything, over one axis, kept, and over two of three."""
     rows = [
         Row(op, ((3, 2),), f, draw=(draw,), smooth=smooth),
@@ -107,7 +117,9 @@ def over_pairs(op: str, f: Callable[..., cp.Expression], draw: Draw = normal) ->
     return [Row(op, ((2, 3, 2),), lambda x, a=attrs: f(x, **a), attrs, (draw,)) for attrs in both]
 
 
-def unary(op: str, f: Callable[..., cp.Expression], draw: Draw = normal, smooth: bool = True, **attrs: Any) -> list[Row]:
+def unary(
+    op: str, f: Callable[..., cp.Expression], draw: Draw = normal, smooth: bool = True, **attrs: Any
+) -> list[Row]:
     """An elementwise function of a scalar and of a matrix."""
     return [Row(op, (shape,), f, attrs, (draw,), smooth) for shape in ((), (2, 3))]
 
@@ -144,7 +156,10 @@ ROWS: tuple[Row, ...] = (
     Row("vdot", ((3, 2), (3, 2)), cp.vdot),
     Row("scalar_product", ((3,), (3,)), cp.scalar_product),
     # shapes
-    *(row for name in ("psd_wrap", "nsd_wrap", "symmetric_wrap", "hermitian_wrap") for row in [Row(name, ((3, 3),), getattr(wraps, name), draw=(definite,))]),
+    *(
+        Row(name, ((3, 3),), getattr(wraps, name), draw=(definite,))
+        for name in ("psd_wrap", "nsd_wrap", "symmetric_wrap", "hermitian_wrap")
+    ),
     *(row for name in ("nonneg_wrap", "nonpos_wrap") for row in unary(name, getattr(wraps, name))),
     Row("skew_symmetric_wrap", ((3, 3),), wraps.skew_symmetric_wrap),
     Row("wrap", ((3, 3),), cp.psd_wrap, draw=(definite,)),
@@ -161,7 +176,12 @@ ROWS: tuple[Row, ...] = (
     Row("transpose", ((2, 3),), lambda x: x.T),
     Row("transpose", ((2, 3, 4),), lambda x: cp.transpose(x, (2, 0, 1)), {"axes": (2, 0, 1)}),
     Row("transpose", ((3,),), lambda x: x.T, {"axes": (0,)}),
-    Row("gather", ((2, 3),), lambda x: cp.reshape(cp.vec(x, order="C")[[5, 0, 2, 2]], (2, 2), order="C"), {"index": INDEX}),
+    Row(
+        "gather",
+        ((2, 3),),
+        lambda x: cp.reshape(cp.vec(x, order="C")[[5, 0, 2, 2]], (2, 2), order="C"),
+        {"index": INDEX},
+    ),
     Row("gather", ((2, 3),), lambda x: x[:, 1], {"index": freeze_index([1, 4])}),
     Row("gather", ((4,),), lambda x: x[2], {"index": freeze_index(2)}),
     Row("gather", ((3,),), lambda x: cp.hstack([0, x, 0]), {"index": freeze_index([-1, 0, 1, 2, -1])}),
@@ -229,8 +249,8 @@ ROWS: tuple[Row, ...] = (
     *reductions("norm_inf", cp.norm_inf),
     *reductions("norm2", lambda x: cp.norm2(cp.vec(x, order="F")), axes=False),
     *reductions("pnorm", cp.pnorm),
-    *(row for p in (3, 1.5) for row in [Row("pnorm", ((3, 2),), lambda x, p=p: cp.pnorm(x, p), {"p": p})]),
-    *(row for p in (0.5, -1.0) for row in [Row("pnorm", ((4,),), lambda x, p=p: cp.pnorm(x, p), {"p": p}, (positive,))]),
+    *(Row("pnorm", ((3, 2),), lambda x, p=p: cp.pnorm(x, p), {"p": p}) for p in (3, 1.5)),
+    *(Row("pnorm", ((4,),), lambda x, p=p: cp.pnorm(x, p), {"p": p}, (positive,)) for p in (0.5, -1.0)),
     Row("norm", ((4,),), lambda x: cp.norm(x, 1), {"p": 1}),
     Row("norm", ((4,),), lambda x: cp.norm(x, "inf"), {"p": "inf"}),
     Row("norm", ((3, 2),), lambda x: cp.norm(x, "fro"), {"p": "fro"}),
@@ -240,16 +260,44 @@ ROWS: tuple[Row, ...] = (
     *over_pairs("log_sum_exp", cp.log_sum_exp),
     *reductions("harmonic_mean", cp.harmonic_mean, positive, axes=False),
     Row("inv_prod", ((4,),), cp.inv_prod, draw=(positive,)),
-    *(row for k in (1, 2, 2.5, 9) for row in [Row("sum_largest", ((2, 3),), lambda x, k=k: cp.sum_largest(x, k), {"k": float(k)})]),
+    *(
+        Row("sum_largest", ((2, 3),), lambda x, k=k: cp.sum_largest(x, k), {"k": float(k)})
+        for k in (1, 2, 2.5, 9)
+    ),
     Row("sum_largest", ((2, 3),), lambda x: cp.sum_largest(x, 2, axis=1), {"k": 2.0, "axis": 1}),
-    Row("sum_largest", ((2, 3),), lambda x: cp.sum_largest(x, 1.5, axis=0, keepdims=True), {"k": 1.5, "axis": 0, "keepdims": True}),
+    Row(
+        "sum_largest",
+        ((2, 3),),
+        lambda x: cp.sum_largest(x, 1.5, axis=0, keepdims=True),
+        {"k": 1.5, "axis": 0, "keepdims": True},
+    ),
     Row("sum_smallest", ((2, 3),), lambda x: cp.sum_smallest(x, 2), {"k": 2.0}),
     Row("quad_over_lin", ((2, 3), ()), cp.quad_over_lin, draw=(normal, positive)),
-    Row("quad_over_lin", ((2, 3), ()), lambda x, y: cp.quad_over_lin(x, y, axis=0), {"axis": 0}, (normal, positive)),
+    Row(
+        "quad_over_lin",
+        ((2, 3), ()),
+        lambda x, y: cp.quad_over_lin(x, y, axis=0),
+        {"axis": 0},
+        (normal, positive),
+    ),
     *reductions("geo_mean", cp.geo_mean, positive, axes=False),
-    Row("geo_mean", ((3,),), lambda x: cp.geo_mean(x, [1, 0, 3], approx=False), {"p": (0.25, 0.0, 0.75)}, (positive,)),
-    Row("geo_mean", ((2, 2),), lambda x: cp.geo_mean(x, [1, 2, 3, 4], approx=False), {"p": (1, 2, 3, 4)}, (positive,)),
-    Row("geo_mean", ((2, 3),), lambda x: cp.geo_mean(x, [1, 2], axis=0), {"p": (1, 2), "axis": 0}, (positive,)),
+    Row(
+        "geo_mean",
+        ((3,),),
+        lambda x: cp.geo_mean(x, [1, 0, 3], approx=False),
+        {"p": (0.25, 0.0, 0.75)},
+        (positive,),
+    ),
+    Row(
+        "geo_mean",
+        ((2, 2),),
+        lambda x: cp.geo_mean(x, [1, 2, 3, 4], approx=False),
+        {"p": (1, 2, 3, 4)},
+        (positive,),
+    ),
+    Row(
+        "geo_mean", ((2, 3),), lambda x: cp.geo_mean(x, [1, 2], axis=0), {"p": (1, 2), "axis": 0}, (positive,)
+    ),
     Row("cumsum", ((2, 3),), lambda x: cp.cumsum(x, axis=1), {"axis": 1}),
     Row("cumsum", ((2, 3),), lambda x: cp.cumsum(x, axis=None), {"axis": None}),
     Row("cumprod", ((2, 3),), lambda x: cp.cumprod(x, axis=0), {"axis": 0}, (positive,)),
@@ -270,7 +318,16 @@ ROWS: tuple[Row, ...] = (
     Row("lambda_max", ((3, 3),), cp.lambda_max, draw=(symmetric,)),
     Row("lambda_max", ((2, 3, 3),), cp.lambda_max, draw=(symmetric,)),
     Row("lambda_min", ((3, 3),), cp.lambda_min, draw=(symmetric,)),
-    *(row for k in (2, 1.5) for row in [Row("lambda_sum_largest", ((3, 3),), lambda x, k=k: cp.lambda_sum_largest(x, k), {"k": float(k)}, (symmetric,))]),
+    *(
+        Row(
+            "lambda_sum_largest",
+            ((3, 3),),
+            lambda x, k=k: cp.lambda_sum_largest(x, k),
+            {"k": float(k)},
+            (symmetric,),
+        )
+        for k in (2, 1.5)
+    ),
     Row("lambda_sum_smallest", ((3, 3),), lambda x: cp.lambda_sum_smallest(x, 2), {"k": 2.0}, (symmetric,)),
     Row("gen_lambda_max", ((3, 3), (3, 3)), cp.gen_lambda_max, draw=(symmetric, definite)),
     Row("condition_number", ((3, 3),), cp.condition_number, draw=(definite,)),
@@ -278,4 +335,4 @@ ROWS: tuple[Row, ...] = (
     Row("von_neumann_entr", ((3, 3),), cp.von_neumann_entr, draw=(definite,)),
     Row("quantum_rel_entr", ((3, 3), (3, 3)), cp.quantum_rel_entr, draw=(density, definite)),
     Row("eye_minus_inv", ((3, 3),), cp.eye_minus_inv, draw=(small,)),
-)  # fmt: skip
+)

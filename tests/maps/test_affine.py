@@ -31,7 +31,10 @@ def test_value_and_adjoint() -> None:
     left = (out - values["b"]) * out
     right = (x * back["x"]).sum() + (y * back["y"]).sum()
     torch.testing.assert_close(left.sum(), right, rtol=1e-12, atol=1e-12)
-    assert {k: tuple(v.shape) for k, v in bind_affine(EXPRESSION, env).adjoint(out).items()} == {"x": (5, 3), "y": (5, 2)}
+    assert {k: tuple(v.shape) for k, v in bind_affine(EXPRESSION, env).adjoint(out).items()} == {
+        "x": (5, 3),
+        "y": (5, 2),
+    }
 
 
 @pytest.mark.parametrize("rows", [(1, 1, 1), (3, 1, 1), (1, 3, 1), (1, 1, 3)])
@@ -42,6 +45,15 @@ def test_whatever_has_a_batch_gives_the_result_one(rows: tuple[int, int, int]) -
     out = affine(EXPRESSION, {"x": torch.ones(of_x, 3), "y": torch.ones(1, 2)}, env)
     assert out.shape == (max(rows), 4)
     assert out.dtype == torch.float32
+
+
+def test_a_zero_offset_is_left_out() -> None:
+    """Adding zeros would cost a pass over memory in every iteration."""
+    linear = Affine(EXPRESSION.parts, const(np.zeros(4)))
+    env = Environment({"W": torch.ones(1, 4, 3, dtype=torch.float64)}, torch.float64, "cpu")
+    assert bind_affine(linear, env).offset is None
+    x, y = torch.ones(2, 3, dtype=torch.float64), torch.ones(2, 2, dtype=torch.float64)
+    assert affine(linear, {"x": x, "y": y}, env).tolist() == [[4.0, 3.0, 4.0, 4.0]] * 2
 
 
 def test_a_constant_alone() -> None:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from tests.maps.cases import CASES, Case
 # torch.func.jvp loads torch's table of forward derivatives, which still calls torch.jit.script.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 
+ROOT = Path(__file__).parents[2]
 EXACT = 1e-12  # a handful of additions and products in float64
 ROWS = 3
 
@@ -151,15 +153,6 @@ class TestLaws:
             gradient = torch.func.vmap(torch.func.grad(lambda v, f=f: f(v[None]).square().sum()))(value)
             assert gradient.shape == value.shape
 
-    def test_vmap_over_coefficients(self, case: Case, rows: int) -> None:
-        first, second = values_of(case, rows, seed=1), values_of(case, rows, seed=2)
-        x, _ = points(case.linear)
-        stacked = {k: torch.stack([first[k], second[k]]) for k in first}
-        if not stacked:
-            pytest.skip("no coefficients")  # the row of the table has nothing to map over
-        out = torch.func.vmap(lambda table: bound(case, table).apply(x))(stacked)
-        close(out[1], bound(case, second).apply(x))
-
     def test_dtype_is_kept(self, case: Case, rows: int) -> None:
         values = values_of(case, rows)
         x, y = points(case.linear)
@@ -193,6 +186,18 @@ class TestLaws:
             limit = float(bounds[min(i, bounds.shape[0] - 1)])
             assert limit >= norm
             assert limit <= norm * (1 + 1e-9) + 1e-300  # all of these are small: the bound is exact
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.leaves], ids=lambda case: case.name)
+@coefficient_rows
+def test_vmap_over_coefficients(case: Case, rows: int) -> None:
+    """Two settings of the coefficients at once, as `vmap` over weights does it."""
+    first, second = values_of(case, rows, seed=1), values_of(case, rows, seed=2)
+    x, _ = points(case.linear)
+    stacked = {k: torch.stack([first[k], second[k]]) for k in first}
+    out = torch.func.vmap(lambda table: bound(case, table).apply(x))(stacked)
+    close(out[0], bound(case, first).apply(x))
+    close(out[1], bound(case, second).apply(x))
 
 
 def test_the_table_has_every_kind_of_map() -> None:
@@ -239,8 +244,9 @@ for case in CASES:
     operator = bound(case, values_of(case, 1))
     x, y = points(case.linear)
     torch._dynamo.reset()
-    both = torch.compile(lambda x, y: (operator.apply(x), operator.adjoint(y)), fullgraph=True, backend="eager")
-    for traced, plain in zip(both(x, y), (operator.apply(x), operator.adjoint(y)), strict=True):
+    both = lambda x, y: (operator.apply(x), operator.adjoint(y))
+    compiled = torch.compile(both, fullgraph=True, backend="eager")
+    for traced, plain in zip(compiled(x, y), both(x, y), strict=True):
         close(traced, plain)
 """
 
@@ -248,7 +254,9 @@ for case in CASES:
 @pytest.mark.slow
 def test_every_operator_compiles_without_graph_breaks() -> None:
     """In a process of its own: the runtime shape checks of this one cannot be traced."""
-    run = subprocess.run([sys.executable, "-c", TRACES], capture_output=True, text=True, timeout=300, check=False)
+    run = subprocess.run(
+        [sys.executable, "-c", TRACES], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
     assert run.returncode == 0, run.stderr
 
 

@@ -5,7 +5,7 @@ import torch
 
 from opteq_cvx.ir.frozen import FrozenDict
 from opteq_cvx.ir.linmap import Identity, LeftMul
-from opteq_cvx.ir.param import Apply, Leaf, Stage, add, const, neg
+from opteq_cvx.ir.param import Apply, Leaf, Stage, add, broadcast_to, const, neg
 from opteq_cvx.ir.program import Affine, Origin, Output, Program, Term, Variable
 from opteq_cvx.maps.evaluate import Environment
 
@@ -27,7 +27,7 @@ def unit(n: int = 6, m: int = 4) -> tuple[Program, dict[str, np.ndarray]]:
     terms = (
         Term("quad_form", u, ORIGIN, weight=const(0.5), data=FrozenDict(P=P)),
         Term("linear", pulled, ORIGIN),
-        Term("abs", u, ORIGIN, weight=lam),
+        Term("abs", u, ORIGIN, weight=broadcast_to(lam, (n,))),
         Term("box", u, ORIGIN, data=zero_inf),
     )
     program = Program((Variable("u", (n,)),), (x, W, U, lam), terms, const(0.0), (Output("u", u),))
@@ -49,7 +49,7 @@ def ridge(rows: int = 7, n: int = 4) -> tuple[Program, dict[str, np.ndarray]]:
     mu = Leaf("mu", (), Stage.WEIGHT, FrozenDict(nonneg=True))
     x = Affine((("x", Identity((n,))),), const(np.zeros(n)))
     fit = Affine((("x", LeftMul(A, (n,))),), neg(b))
-    terms = (Term("square", fit, ORIGIN), Term("square", x, ORIGIN, weight=mu))
+    terms = (Term("square", fit, ORIGIN), Term("square", x, ORIGIN, weight=broadcast_to(mu, (n,))))
     program = Program((Variable("x", (n,)),), (b, A, mu), terms, const(0.0), (Output("x", x),))
     rng = np.random.default_rng(1)
     return program, {"b": rng.normal(size=rows), "A": rng.normal(size=(rows, n)), "mu": np.array(0.7)}

