@@ -26,9 +26,7 @@ class Bound:
     valid: Tensor
 
 
-def bind(
-    leaves: Sequence[Leaf], args: Sequence[object], named: Mapping[str, object], like: Tensor | None
-) -> Bound:
+def bind(leaves: Sequence[Leaf], args: Sequence[object], named: Mapping[str, object], like: Tensor | None) -> Bound:
     """Match inputs to leaves, check shape, dtype and device, flatten batch axes to one.
 
     `like` is any weight of the layer: it fixes dtype and device. Samples with NaN or infinity are replaced by zeros
@@ -60,9 +58,7 @@ def bind(
         value = values[leaf.name]
         ok = torch.isfinite(value).reshape(value.shape[0], size(leaf.shape)).all(dim=1)
         finite, valid = finite & ok, valid & (_satisfies(leaf, value) | ~ok)
-        values[leaf.name] = torch.where(
-            ok.reshape(-1, *(1,) * len(leaf.shape)), value, torch.zeros_like(value)
-        )
+        values[leaf.name] = torch.where(ok.reshape(-1, *(1,) * len(leaf.shape)), value, torch.zeros_like(value))
     return Bound(values, batch, rows, dtype, device, finite, valid)
 
 
@@ -70,9 +66,7 @@ def _match(leaves: Sequence[Leaf], args: Sequence[object], named: Mapping[str, o
     names = [leaf.name for leaf in leaves]
     if len(args) > len(names):
         raise InputError(
-            message(
-                f"{len(args)} inputs", f"{len(names)} ({', '.join(names) or 'none'})", "drop the extra ones"
-            )
+            message(f"{len(args)} inputs", f"{len(names)} ({', '.join(names) or 'none'})", "drop the extra ones")
         )
     given: dict[str, object] = dict(zip(names, args, strict=False))
     for name, value in named.items():
@@ -83,9 +77,7 @@ def _match(leaves: Sequence[Leaf], args: Sequence[object], named: Mapping[str, o
         given[name] = value
     missing = [name for name in names if name not in given]
     if missing:
-        raise InputError(
-            message(f"missing input {missing[0]!r}", f"all of {names}", f"pass {missing[0]}=...")
-        )
+        raise InputError(message(f"missing input {missing[0]!r}", f"all of {names}", f"pass {missing[0]}=..."))
     tensors: dict[str, Tensor] = {}
     for name, value in given.items():
         if not isinstance(value, Tensor):
@@ -158,9 +150,7 @@ def _satisfies(leaf: Leaf, value: Tensor) -> Tensor:
     rows, a = value.shape[0], leaf.attributes
     flat = value.reshape(rows, size(leaf.shape))
     slack = (
-        1e2 * torch.finfo(value.dtype).eps * (1.0 + flat.abs().amax(dim=1))
-        if flat.shape[1]
-        else flat.new_zeros(rows)
+        1e2 * torch.finfo(value.dtype).eps * (1.0 + flat.abs().amax(dim=1)) if flat.shape[1] else flat.new_zeros(rows)
     )
     ok = torch.ones(rows, dtype=torch.bool, device=value.device)
     if flat.shape[1] == 0:
@@ -176,4 +166,3 @@ def _satisfies(leaf: Leaf, value: Tensor) -> Tensor:
     if any(a.get(k) for k in ("symmetric", "PSD", "NSD")):
         ok = ok & ((value - value.mT).abs().reshape(flat.shape).amax(dim=1) <= 10 * slack)
     return ok
-

@@ -145,9 +145,7 @@ def _train_options(options: argparse.Namespace) -> "TrainOptions":
     from opteq_cvx.train import Cosine, OneCycle, TrainOptions
 
     schedule = {"cosine": Cosine, "onecycle": OneCycle}[options.schedule](peak=options.rate)
-    return TrainOptions(
-        epochs=options.epochs, batch_size=options.batch_size, schedule=schedule, seed=options.seed
-    )
+    return TrainOptions(epochs=options.epochs, batch_size=options.batch_size, schedule=schedule, seed=options.seed)
 
 
 def _device_options(options: argparse.Namespace) -> "DeviceOptions":
@@ -186,9 +184,7 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--json", action="store_true", help="print one JSON document instead of text")
     common.add_argument("--traceback", action="store_true", help="show where an error was raised")
     problem = argparse.ArgumentParser(add_help=False)
-    problem.add_argument(
-        "problem", type=Path, metavar="PROBLEM", help="a problem file, for example problems/box_qp.py"
-    )
+    problem.add_argument("problem", type=Path, metavar="PROBLEM", help="a problem file, for example problems/box_qp.py")
     problem.add_argument(
         "--size", type=_size, action="append", default=[], metavar="NAME=NUMBER", help="a size of the problem"
     )
@@ -201,18 +197,12 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("verify", parents=[problem, common], help="check against exact solvers")
     command.add_argument("--samples", type=_positive, default=8, help="random inputs (default 8)")
     command.add_argument("--seed", type=int, default=0, help="of the random inputs (default 0)")
-    command.add_argument(
-        "--tolerance", type=float, default=1e-6, help="relative error that passes (default 1e-6)"
-    )
+    command.add_argument("--tolerance", type=float, default=1e-6, help="relative error that passes (default 1e-6)")
     command.add_argument("--no-gradients", action="store_true", help="check values only")
     command.set_defaults(command=verify)
 
-    command = commands.add_parser(
-        "train", parents=[problem, common], help="train a classifier around the layer"
-    )
-    command.add_argument(
-        "--data", default="digits", help="digits, mnist, fashion_mnist or NAME.npz (default digits)"
-    )
+    command = commands.add_parser("train", parents=[problem, common], help="train a classifier around the layer")
+    command.add_argument("--data", default="digits", help="digits, mnist, fashion_mnist or NAME.npz (default digits)")
     command.add_argument("--data-dir", type=Path, help="the folder with the files of --data")
     command.add_argument("--out", type=Path, default=Path("runs"), help="folder of results (default runs)")
     command.add_argument("--epochs", type=_positive, default=20)
@@ -220,24 +210,16 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--rate", type=float, default=3e-3, help="peak learning rate (default 0.003)")
     command.add_argument("--schedule", choices=("cosine", "onecycle"), default="cosine")
     command.add_argument("--seed", type=int, default=0)
-    command.add_argument(
-        "--accelerator", default="auto", help="auto, cpu or cuda, as Lightning Fabric has it"
-    )
+    command.add_argument("--accelerator", default="auto", help="auto, cpu or cuda, as Lightning Fabric has it")
     command.add_argument("--devices", type=_positive, default=1)
     command.add_argument("--resume", action="store_true", help="go on with the interrupted run in --out")
     command.set_defaults(command=train)
 
-    command = commands.add_parser(
-        "atoms", parents=[common], help="list the functions with a prox of their own"
-    )
+    command = commands.add_parser("atoms", parents=[common], help="list the functions with a prox of their own")
     command.set_defaults(command=atoms)
 
     command = commands.add_parser("demo", parents=[common], help="check the README's claims on this machine")
-    command.add_argument(
-        "problem", type=Path, nargs="?", default=Path("problems/opteq_unit.py"), metavar="PROBLEM"
-    )
-    command.add_argument(
-        "--out", type=Path, default=Path("demo_out"), help="folder of results (default demo_out)"
-    )
+    command.add_argument("problem", type=Path, nargs="?", default=Path("problems/opteq_unit.py"), metavar="PROBLEM")
+    command.add_argument("--out", type=Path, default=Path("demo_out"), help="folder of results (default demo_out)")
     command.set_defaults(command=demo)
     return parser

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from html import escape
 
 import cvxpy as cp
+from typing_extensions import override
 
 from opteq_cvx.adjoint import AdjointMode, Implicit
 from opteq_cvx.frontend import read
 from opteq_cvx.ir import printer
 from opteq_cvx.ir.program import Program
-from opteq_cvx.iterate import Anderson, Iteration
+from opteq_cvx.iterate import Iteration
 from opteq_cvx.layer import EquilibriumLayer
 from opteq_cvx.options import OnFailure, Options
 from opteq_cvx.plan import Plan, make_plan
@@ -35,7 +36,8 @@ def compile(
         outputs: what the layer returns, affine expressions of the variables; default all variables.
         tolerance: bound on the estimated relative distance to the solution; default 1e-6 in float64, 1e-4 in float32.
         max_steps: iterations before a sample is given up (status MAX_STEPS).
-        iteration: how the fixed-point map is driven; default safeguarded Anderson.
+        iteration: how the fixed-point map is driven; default plain steps where they are certified to contract fast,
+            safeguarded Anderson otherwise.
         adjoint: how gradients are computed; default `Implicit()`.
         on_failure: "best" iterate with zero gradient and one warning, "nan", or "raise".
 
@@ -51,7 +53,7 @@ def compile(
     options = Options(
         tolerance=tolerance,
         max_steps=max_steps,
-        iteration=iteration if iteration is not None else Anderson(),
+        iteration=iteration,
         adjoint=adjoint if adjoint is not None else Implicit(),
         on_failure=on_failure,
     )
@@ -67,11 +69,14 @@ class Explanation:
     stages: tuple[tuple[str, str], ...]
     plan: Plan
 
+    @override
     def __str__(self) -> str:
         parts = [f"-- {name}\n{text}" for name, text in self.stages]
         return "\n\n".join([*parts, str(self.plan)])
 
-    __repr__ = __str__
+    @override
+    def __repr__(self) -> str:
+        return str(self)
 
     def _repr_html_(self) -> str:
         parts = [f"<h4>{escape(name)}</h4><pre>{escape(text)}</pre>" for name, text in self.stages]

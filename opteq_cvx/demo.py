@@ -79,9 +79,7 @@ def demonstrate(file: ProblemFile, out: Path, *, say: Callable[[str], object]) -
     began = time.perf_counter()
     run = train_model(model, data, out, options=OPTIONS)
     seconds = time.perf_counter() - began
-    text = (
-        f"{run.test_accuracy:.2%} of {len(data.test)} test digits, claimed {ACCURACY:.0%}, in {seconds:.0f} s"
-    )
+    text = f"{run.test_accuracy:.2%} of {len(data.test)} test digits, claimed {ACCURACY:.0%}, in {seconds:.0f} s"
     tell([Claim(text, run.test_accuracy >= ACCURACY)])
 
     say(f"\n3. {SAMPLES} equilibria of the trained layer, checked at test digits")

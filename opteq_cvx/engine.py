@@ -5,14 +5,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from opteq_cvx.adjoint.mode import Equilibrated
 from opteq_cvx.adaptive import adaptive_solve
+from opteq_cvx.adjoint.mode import Equilibrated
 from opteq_cvx.adjoint.problem import Solve, take
+from opteq_cvx.iterate import Anderson, Plain
 from opteq_cvx.iterate.contract import Iterate, Iteration, Map, Progress, Restrict, Stop
 from opteq_cvx.splitting.contract import Certificate, Prepared, Splitting, Theta
 from opteq_cvx.status import Status, code
 
 SMALLEST_MARGIN = 1e-3  # tolerances are divided by at most 1/this for badly conditioned programs
+FAST = 0.05  # a modulus from which plain steps are the default
 UNKNOWN_MARGIN = 1e-1  # where no modulus is certified
 NOISE = 50.0  # no residual below this many units of rounding is asked for
 
@@ -26,7 +28,7 @@ class Trace:
 
 def forward_solve(
     splitting: Splitting,
-    iteration: Iteration,
+    chosen: Iteration | None,
     *,
     tolerance: float,
     max_steps: int,
@@ -46,6 +48,7 @@ def forward_solve(
                 return splitting.runner(theta, ready)
             return splitting.runner(take(theta, rows), Prepared(take(ready.tensors, rows), ready.certificate))
 
+        iteration = chosen if chosen is not None else choose(ready.certificate)
         if splitting.adaptive:
             return adaptive_solve(splitting, iteration, theta, ready, z0, stop)
         bad = _hopeless(ready.certificate, z0)
@@ -57,6 +60,13 @@ def forward_solve(
         return done, ready
 
     return solve
+
+
+def choose(certificate: Certificate) -> Iteration:
+    """Plain steps are cheapest where they are certified to contract fast; Anderson serves everything else."""
+    modulus = certificate.modulus
+    fast = modulus is not None and modulus.numel() > 0 and bool((modulus >= FAST).all())
+    return Plain() if fast else Anderson()
 
 
 def _apply_once(map_: Map, z0: Tensor) -> Iterate:
@@ -96,7 +106,9 @@ def _skipping(
         return out
     margin = stop.margin if stop.margin is None or stop.margin.shape[0] == 1 else stop.margin[good]
     inner = Stop(tolerance=stop.tolerance, max_steps=stop.max_steps, check_every=stop.check_every, margin=margin)
-    done = iteration.run(lambda part: restrict(good if part is None else good[part]), z0[good], inner, progress=progress)
+    done = iteration.run(
+        lambda part: restrict(good if part is None else good[part]), z0[good], inner, progress=progress
+    )
     out.z[good], out.residual[good], out.steps[good] = done.z, done.residual, done.steps
     out.converged[good], out.finite[good] = done.converged, done.finite
     return out

@@ -13,6 +13,7 @@ import torch
 from opteq_cvx.errors import FileError, message
 from opteq_cvx.ir import archive, codec
 from opteq_cvx.ir.conform import hints
+from opteq_cvx.ir.frozen import size
 from opteq_cvx.ir.param import Stage
 from opteq_cvx.ir.program import Program
 from opteq_cvx.layer import EquilibriumLayer
@@ -27,6 +28,9 @@ RAW = {
     torch.bfloat16: np.float32,
 }
 """How raw weights are stored; NumPy has no bfloat16, and float32 holds both halves exactly."""
+
+DENSE_ENTRIES = 2**28
+"""A weight with fixed zeros may have so many entries (2 GiB); others no more than the numbers in the file."""
 
 
 def save(layer: EquilibriumLayer, path: str | os.PathLike[str]) -> None:
@@ -124,9 +128,7 @@ def _starts(program: Program, raws: Mapping[str, torch.Tensor]) -> dict[str, Any
     """Admissible values to build the weights with; the raw ones replace them, boundary or not."""
     leaves = [p for p in program.parameters if p.stage is Stage.WEIGHT]
     if {leaf.name for leaf in leaves} != raws.keys():
-        raise codec.damaged(
-            f"weights {sorted(raws)} for a program with {sorted(leaf.name for leaf in leaves)}"
-        )
+        raise codec.damaged(f"weights {sorted(raws)} for a program with {sorted(leaf.name for leaf in leaves)}")
     starts: dict[str, Any] = {}
     for leaf in leaves:
         part = composite(leaf)
@@ -134,8 +136,9 @@ def _starts(program: Program, raws: Mapping[str, torch.Tensor]) -> dict[str, Any
             _check_shape(leaf.name, raws[leaf.name], leaf.shape)
             starts[leaf.name] = raws[leaf.name].double().nan_to_num().numpy()
         else:
-            # No weight may ask for more memory than its numbers in the file justify.
             _check_shape(leaf.name, raws[leaf.name], part.raw_shape(leaf.shape))
+            if size(leaf.shape) > max(DENSE_ENTRIES, raws[leaf.name].numel()):
+                raise codec.damaged(f'weight "{leaf.name}" of shape {leaf.shape}, mostly zeros,')
             starts[leaf.name] = draw(leaf, part, torch.Generator().manual_seed(0)).numpy()
     return starts
 

@@ -3,11 +3,11 @@
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import Self, override
+from typing_extensions import override
 
 from opteq_cvx.adjoint.mode import Equilibrated
 from opteq_cvx.adjoint.problem import FixedPoint
@@ -130,7 +130,11 @@ class EquilibriumLayer(nn.Module):
         targets = getattr(self.declaration, "weights", None)
         if targets is None:
             raise InputError(
-                message("this layer has no CVXPY problem", "a layer made by compile in this process", "compile the problem again")
+                message(
+                    "this layer has no CVXPY problem",
+                    "a layer made by compile in this process",
+                    "compile the problem again",
+                )
             )
         for name, parameter in targets.items():
             parameter.value = self.weights.numpy(name)

@@ -8,7 +8,7 @@ import torch
 from opteq_cvx.adjoint import AdjointMode, Implicit
 from opteq_cvx.errors import InputError, message
 from opteq_cvx.ir.frozen import Frozen
-from opteq_cvx.iterate import Anderson, Iteration
+from opteq_cvx.iterate import Iteration
 
 OnFailure = Literal["best", "nan", "raise"]
 DEFAULT_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4}
@@ -20,29 +20,25 @@ class Options(Frozen):
 
     tolerance: bound on the estimated relative distance to the fixed point; None: 1e-6 in float64, 1e-4 in float32.
     max_steps: iterations before a sample is given up with status MAX_STEPS.
+    iteration: how the map is driven; None chooses: plain where a contraction factor of at most 0.95 is certified for
+        every sample, safeguarded Anderson otherwise.
     on_failure: "best" returns a failed sample's best iterate, "nan" NaN, "raise" raises SolveError.
     """
 
     tolerance: float | None = None
     max_steps: int = 10_000
-    iteration: Iteration = field(default_factory=Anderson)
+    iteration: Iteration | None = None
     adjoint: AdjointMode = field(default_factory=Implicit)
     on_failure: OnFailure = "best"
 
     def __post_init__(self) -> None:
         if self.tolerance is not None and not 0 < self.tolerance < 1:
-            raise InputError(
-                message(f"tolerance={self.tolerance}", "a number in (0, 1)", "pass e.g. tolerance=1e-6")
-            )
+            raise InputError(message(f"tolerance={self.tolerance}", "a number in (0, 1)", "pass e.g. tolerance=1e-6"))
         if self.max_steps < 1:
-            raise InputError(
-                message(f"max_steps={self.max_steps}", "a positive integer", "pass e.g. max_steps=1000")
-            )
+            raise InputError(message(f"max_steps={self.max_steps}", "a positive integer", "pass e.g. max_steps=1000"))
         if self.on_failure not in ("best", "nan", "raise"):
             raise InputError(
-                message(
-                    f"on_failure={self.on_failure!r}", '"best", "nan" or "raise"', 'leave it out for "best"'
-                )
+                message(f"on_failure={self.on_failure!r}", '"best", "nan" or "raise"', 'leave it out for "best"')
             )
 
     def tolerance_for(self, dtype: torch.dtype) -> float:

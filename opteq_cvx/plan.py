@@ -4,11 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 
+from typing_extensions import override
+
 from opteq_cvx import passes
+from opteq_cvx.ir import printer
 from opteq_cvx.ir.frozen import Frozen
 from opteq_cvx.ir.layout import Layout
 from opteq_cvx.ir.param import Stage
-from opteq_cvx.ir import printer
 from opteq_cvx.ir.program import Program
 from opteq_cvx.splitting.blocks import Block
 from opteq_cvx.splitting.closed_form import ClosedForm, closed_form
@@ -44,12 +46,15 @@ class Plan(Frozen):
         """Where each variable lies in the flat vector."""
         return Layout.of(self.program)
 
+    @override
     def __str__(self) -> str:
         width = max(len(h) for h, _ in self.lines)
         body = [f"  {heading.ljust(width)}  {text}" for heading, text in self.lines]
         return "\n".join([f"plan: {self.name}", *body])
 
-    __repr__ = __str__
+    @override
+    def __repr__(self) -> str:
+        return str(self)
 
     def _repr_html_(self) -> str:
         rows = "".join(
@@ -71,7 +76,9 @@ def make_plan(program: Program, trace: Callable[[str, Program], None] | None = N
     direct = closed_form(parts)
     if isinstance(direct, ClosedForm):
         return Plan(program, direct, "closed form", _closed_form_lines(parts), parts.smooth.stage)
-    return Plan(program, ForwardBackward(parts), "forward–backward", _forward_backward_lines(parts, direct), parts.smooth.stage)
+    return Plan(
+        program, ForwardBackward(parts), "forward–backward", _forward_backward_lines(parts, direct), parts.smooth.stage
+    )
 
 
 def _unknowns(parts: Structure) -> tuple[str, str]:
@@ -84,9 +91,7 @@ def _prox_lines(parts: Structure) -> list[tuple[str, str]]:
     lines = []
     for block in parts.blocks:
         more = f", then clipped to {block.interval.origin}" if block.interval is not None else ""
-        lines.append(
-            ("prox", f"{block.f.name}{_weight(block)} on {block.index.size} entries: {block.origin}{more}")
-        )
+        lines.append(("prox", f"{block.f.name}{_weight(block)} on {block.index.size} entries: {block.origin}{more}"))
     covered = sum(b.index.size for b in parts.blocks)
     if covered < parts.layout.n:
         lines.append(("prox", f"identity on {parts.layout.n - covered} entries"))
@@ -140,7 +145,10 @@ def _douglas_rachford_lines(form: GraphForm, refused: str) -> tuple[tuple[str, s
         ("step", "R from Ruiz equilibration, rebalanced per sample as the residuals say"),
         ("converges", "averaged map: converges for every R whenever a solution with duals exists"),
         ("factor", f"{n}×{n}, {WHEN[max(form.smooth.stage, form.stage)]}; one more per rebalancing only if per sample"),
-        ("iteration", f"2 products with K ({m}×{n}), 2 with the factor, {len(proxes)} proxes: {_si(flops)}flop a sample"),
+        (
+            "iteration",
+            f"2 products with K ({m}×{n}), 2 with the factor, {len(proxes)} proxes: {_si(flops)}flop a sample",
+        ),
         ("not used", f"forward–backward: {refused}"),
     )
 
@@ -159,20 +167,14 @@ def _structural_bounds(parts: Structure) -> Bounds | None:
 def _step_text(bounds: Bounds | None, diagonal: bool) -> str:
     if bounds is not None:
         return f"γ = {1 / bounds.upper:.4g}: λ_max(P) ≤ {bounds.upper:.4g} by construction"
-    return "γ = 1/λ_max(P), " + (
-        "the largest entry" if diagonal else "computed whenever P changes, from above"
-    )
+    return "γ = 1/λ_max(P), " + ("the largest entry" if diagonal else "computed whenever P changes, from above")
 
 
 def _rate_text(bounds: Bounds | None, certified: bool) -> str:
     if bounds is not None and bounds.lower > 0:
         q = 1 - bounds.lower / bounds.upper
         return f"contraction factor ≤ {q:.4g} by construction: ‖u − u*‖ ≤ {1 / (1 - q):.3g} ‖u − T(u)‖; unique solution"
-    sign = (
-        "P ⪰ 0 by construction"
-        if certified
-        else "P ⪰ 0 is checked at every new P (status not_convex otherwise)"
-    )
+    sign = "P ⪰ 0 by construction" if certified else "P ⪰ 0 is checked at every new P (status not_convex otherwise)"
     return f"{sign}; the factor 1 − λ_min/λ_max is computed with it"
 
 

@@ -55,9 +55,7 @@ def read_problem(path: str | Path) -> ProblemFile:
     path = Path(path)
     expected = "a Python file with declare(), sample() and SOURCE"
     if not path.is_file() or path.suffix != ".py":
-        raise InputError(
-            message(f"'{path}' is not a Python file", expected, "give the path of a problem file")
-        )
+        raise InputError(message(f"'{path}' is not a Python file", expected, "give the path of a problem file"))
     spec = spec_from_file_location(f"opteq_problem_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise InputError(message(f"'{path}' cannot be imported", expected, "give the path of a problem file"))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from opteq_cvx.adjoint.record import GradientRecord
 from opteq_cvx.status import CODES, Status, code
@@ -40,6 +41,7 @@ class Statuses:
         """A boolean tensor: samples whose values are only a best iterate (gradient zero)."""
         return self.codes != code(Status.CONVERGED)
 
+    @override
     def __repr__(self) -> str:
         inside = ", ".join(f"{s.name.lower()}: {n}" for s, n in self.counts().items())
         return f"Statuses({inside})"
@@ -80,6 +82,7 @@ class Solution:
     objective: Tensor
     state: Tensor
 
+    @override
     def __repr__(self) -> str:
         steps = self.stats.steps
         worst = float(self.stats.residual.max()) if steps.numel() else 0.0
@@ -87,9 +90,7 @@ class Solution:
         return f"Solution({self.status!r}, steps<={most}, residual<={worst:.1e})"
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{s.name.lower()}</td><td>{n}</td></tr>" for s, n in self.status.counts().items()
-        )
+        rows = "".join(f"<tr><td>{s.name.lower()}</td><td>{n}</td></tr>" for s, n in self.status.counts().items())
         worst = float(self.stats.residual.max()) if len(self.status) else 0.0
         return (
             f"<table><tr><th>status</th><th>samples</th></tr>{rows}</table>"

@@ -22,7 +22,9 @@ __all__ = [
     "registry",
 ]
 
-TOOLS = frozenset({"axes", "calculus", "contract", "primitives", "roots", "table", "threshold"})
+TOOLS = frozenset(
+    {"arguments", "axes", "calculus", "contract", "primitives", "roots", "spectral", "table", "threshold"}
+)
 """Modules of this folder that hold no atom."""
 
 _third_party: list[type[Atom]] = []

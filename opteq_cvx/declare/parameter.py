@@ -7,14 +7,13 @@ from typing import Any
 
 import cvxpy as cp
 import numpy as np
+from cvxpy.expressions.leaf import Leaf as CvxpyLeaf
 
 from opteq_cvx.errors import CompileError, message
 from opteq_cvx.ir.frozen import FrozenDict, freeze, freeze_index
 from opteq_cvx.ir.param import Leaf, Stage
 
-ATTRIBUTES = tuple(
-    n for n in inspect.signature(cp.Variable.__mro__[1].__init__).parameters if n not in ("self", "shape")
-)
+ATTRIBUTES = tuple(inspect.signature(CvxpyLeaf).parameters)[1:]
 """The keywords of CVXPY's leaves: attributes, and `value`."""
 
 ShapeLike = int | np.integer[Any] | Sequence[int | np.integer[Any]]
@@ -47,9 +46,7 @@ def declare(
         cp.Parameter.__init__(parameter, own, name=name, **attributes)
     except (ValueError, TypeError) as error:
         expected = "a shape and attributes that CVXPY accepts"
-        raise CompileError(
-            message(str(error).rstrip("."), expected, "change the declaration", origin)
-        ) from error
+        raise CompileError(message(str(error).rstrip("."), expected, "change the declaration", origin)) from error
 
 
 def leaf_of(parameter: cp.Parameter, stage: Stage, name: str | None = None) -> Leaf:
@@ -72,9 +69,7 @@ def leaf_of(parameter: cp.Parameter, stage: Stage, name: str | None = None) -> L
             found[key] = value
         else:  # `boolean` and `integer` may be lists of index arrays
             found[key] = tuple(freeze_index(i) for i in value)
-    return Leaf(
-        name or parameter.name(), tuple(parameter.shape), stage, FrozenDict({**found, **extra(parameter)})
-    )
+    return Leaf(name or parameter.name(), tuple(parameter.shape), stage, FrozenDict({**found, **extra(parameter)}))
 
 
 def extra(parameter: cp.Parameter) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from opteq_cvx.errors import UnsupportedError, message
 from opteq_cvx.frontend.names import entry, hidden
 from opteq_cvx.frontend.scope import Scope, complex_values, text
 from opteq_cvx.ir import act
-from opteq_cvx.ir.frozen import FrozenDict
-from opteq_cvx.ir.param import Apply, Const, ParamExpr, add, multiply, neg
+from opteq_cvx.ir.frozen import FrozenDict, size
+from opteq_cvx.ir.param import Apply, Const, ParamExpr, add, is_one, multiply, neg
 from opteq_cvx.ir.param import const as make_const
 
 SPARSE_SIZE = 1 << 16  # dense constants with this many entries are stored sparse where at most
@@ -109,7 +109,19 @@ def _multiply(expr: cp.Expression, args: tuple[ParamExpr, ...], attrs: dict[str,
 def _matmul(expr: cp.Expression, args: tuple[ParamExpr, ...], attrs: dict[str, Any]) -> ParamExpr:
     if args[0].shape == () or args[1].shape == ():
         return _multiply(expr, args, attrs)
+    if (
+        len(args[0].shape) == len(args[1].shape) == 2
+        and args[0].shape[1] == 1
+        and any(is_one(a) for a in args)
+    ):
+        return act.spread(args[1] if is_one(args[0]) else args[0], expr.shape)  # CVXPY's own broadcast
     return Apply("matmul", args, expr.shape)
+
+
+def _gather(expr: cp.Expression, args: tuple[ParamExpr, ...], attrs: dict[str, Any]) -> ParamExpr:
+    if np.array_equal(attrs["index"].reshape(-1), np.arange(size(args[0].shape))):
+        return act.reshape(args[0], expr.shape)  # a new axis, or nothing
+    return Apply("gather", args, expr.shape, FrozenDict(attrs))
 
 
 def _quad_over_lin(expr: cp.Expression, args: tuple[ParamExpr, ...], attrs: dict[str, Any]) -> ParamExpr:
@@ -119,6 +131,7 @@ def _quad_over_lin(expr: cp.Expression, args: tuple[ParamExpr, ...], attrs: dict
 _RULES: dict[str, Any] = {
     "add": _add,
     "broadcast_to": lambda expr, args, attrs: act.spread(args[0], expr.shape),
+    "gather": _gather,
     "gmatmul": lambda expr, args, attrs: Apply("gmatmul", (args[1], args[0]), expr.shape),
     "matmul": _matmul,
     "multiply": _multiply,

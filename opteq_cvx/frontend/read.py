@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cvxpy as cp
 
@@ -50,7 +51,7 @@ def read(
         CompileError: a parameter without a role, repeated names, or an output that is not affine.
     """
     check(problem)
-    wanted = _outputs(problem, outputs)
+    wanted = check_outputs(problem, outputs)
     found = roles(problem, inputs, wanted)
     variables = problem.variables()
     items = [unknown(v, name) for v, name in zip(variables, names_of(variables), strict=True)]
@@ -90,7 +91,12 @@ def _objective(expr: cp.Expression, sign: int, scope: Scope) -> tuple[list[Term]
     return terms, act.reshape(add(*offsets), ())
 
 
-def _outputs(problem: cp.Problem, outputs: Sequence[cp.Expression] | None) -> tuple[cp.Expression, ...]:
+def check_outputs(problem: cp.Problem, outputs: Sequence[Any] | None) -> tuple[cp.Expression, ...]:
+    """The outputs asked for, by default every variable.
+
+    Raises:
+        CompileError: one is not affine, or holds a variable that the problem lacks.
+    """
     if outputs is None:
         return tuple(problem.variables())
     known = {id(v) for v in problem.variables()}

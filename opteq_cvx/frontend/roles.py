@@ -44,7 +44,7 @@ def roles(problem: cp.Problem, inputs: Sequence[cp.Parameter] | None, more: Iter
         CompileError: a parameter without a role, one name used twice, or a list that holds something else.
     """
     listed = list(inputs) if inputs is not None else []
-    _check_list(listed)
+    check_list(listed)
     taken = {id(p) for p in listed}
     found = parameters(problem, more)
     rest = sorted((p for p in found if isinstance(p, Input) and id(p) not in taken), key=lambda p: p.id)
@@ -92,7 +92,12 @@ def parameters(problem: cp.Problem, more: Iterable[cp.Expression]) -> list[cp.Pa
     return list(found.values())
 
 
-def _check_list(listed: list[cp.Parameter]) -> None:
+def check_list(listed: Sequence[Any]) -> None:
+    """Refuse a list that holds anything but parameters, each once.
+
+    Raises:
+        CompileError: it holds something else, a weight, or one parameter twice.
+    """
     seen: set[int] = set()
     for item in listed:
         if not isinstance(item, cp.Parameter):

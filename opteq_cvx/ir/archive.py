@@ -61,9 +61,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Tensors]:
     with open(path, "rb") as file:
         try:
             members = _members(file)
-            document = json.loads(
-                members[PROGRAM].decode(), parse_constant=_refuse_constant, object_pairs_hook=_unique
-            )
+            document = json.loads(members[PROGRAM].decode(), parse_constant=_refuse_constant, object_pairs_hook=_unique)
             _check_version(document)
             return document, {k: np.array(v) for k, v in safetensors.load(members[TENSORS]).items()}
         except FileError:

@@ -274,6 +274,10 @@ def _fuse(outer: LinearMap, inner: LinearMap) -> LinearMap | None:
         case Gather(index=i), Gather(index=j):
             flat = np.concatenate([j.reshape(-1), [-1]])
             return Gather(freeze_index(flat[i]), inner.shape_in)
+        case Gather(index=i), Reshape(order="C"):
+            return gather(i, inner.shape_in)
+        case Reshape(order="C"), Gather(index=j):
+            return gather(j.reshape(outer.shape_out), inner.shape_in)
         case Reshape(), Reshape() if outer.order == inner.order:
             if outer.shape_out == inner.shape_in:
                 return Identity(inner.shape_in)

@@ -218,16 +218,36 @@ def _map(m: LinearMap, x: Text) -> Text:
 def _picked(x: Text, index: IntArray, source: Shape) -> str:
     flat = index.reshape(-1)
     inside = bool(flat.size and (flat >= 0).all())
-    if inside and len(source) == 1 and index.ndim == 1:
-        step = int(flat[1] - flat[0]) if flat.size > 1 else 1
-        if step > 0 and (np.diff(flat) == step).all():
-            stop = int(flat[-1]) + 1
-            return f"{_bind(x, 2)}[{int(flat[0])}:{stop}{'' if step == 1 else f':{step}'}]"
-    if inside and flat.size <= 6:
+    ranges = _slices(index, source) if inside else None
+    if ranges is not None:
+        return f"{_bind(x, 2)}[{', '.join(ranges)}]"
+    if inside and flat.size <= 6 and index.ndim <= 1:
         places = [_place(int(i), source) for i in flat]
         return f"{_bind(x, 2)}[{places[0] if index.ndim == 0 else ', '.join(places)}]"
     kind = "gather" if inside or not flat.size else "place"
     return f"{kind}({x[0]}, {shape(index.shape)})"
+
+
+def _slices(index: IntArray, source: Shape) -> list[str] | None:
+    """The index as one integer or increasing range for each axis of the source; None when it is neither."""
+    out: list[str] = []
+    axis = 0
+    for a, c in enumerate(np.unravel_index(index, source) if source else ()):
+        if (c == c.flat[0]).all() and len(source) - a > index.ndim - axis:
+            out.append(str(int(c.flat[0])))
+            continue
+        if axis == index.ndim:
+            return None
+        line = np.moveaxis(c, axis, 0).reshape(c.shape[axis], -1)
+        steps = np.diff(line[:, 0])
+        if (line != line[:, :1]).any() or (steps <= 0).any() or (steps != steps[:1]).any():
+            return None
+        step = int(steps[0]) if steps.size else 1
+        first, last = int(line[0, 0]), int(line[-1, 0])
+        whole = (first, last, step) == (0, source[a] - 1, 1)
+        out.append(":" if whole else f"{first}:{last + 1}{'' if step == 1 else f':{step}'}")
+        axis += 1
+    return out if out and axis == index.ndim else None
 
 
 def _place(i: int, source: Shape) -> str:

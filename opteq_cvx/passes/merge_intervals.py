@@ -48,7 +48,8 @@ def _box(terms: list[Term], name: str, shape: Shape, layout: Layout) -> Term:
     upper: ParamExpr = const(np.full(shape, np.inf))
     for term in terms:
         selection, bounds = as_selection(term.arg, layout), interval_bounds(term)
-        assert selection is not None and bounds is not None  # chosen by the caller
+        assert selection is not None  # chosen by the caller
+        assert bounds is not None
         index = selection.index - start
         lower = _combine("maximum", lower, _embed(bounds[0], index, shape, -np.inf))
         upper = _combine("minimum", upper, _embed(bounds[1], index, shape, np.inf))

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from opteq_cvx.atoms import Atom, Trait, atom
 from opteq_cvx.ir.frozen import EMPTY, Frozen, FrozenDict, IntArray, freeze_index
+from opteq_cvx.ir.layout import Layout, as_selection
 from opteq_cvx.ir.param import ParamExpr, is_zero
 from opteq_cvx.ir.program import Origin, Term
 from opteq_cvx.maps.evaluate import Environment
-from opteq_cvx.ir.layout import Layout, as_selection
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,9 +40,7 @@ class Block(Frozen):
         inner = self.interval.exprs if self.interval is not None else ()
         return (*own, *self.data.values(), *inner)
 
-    def bind(
-        self, step: Tensor, theta: Sequence[Tensor], *, inplace: bool = False
-    ) -> Callable[[Tensor], Tensor]:
+    def bind(self, step: Tensor, theta: Sequence[Tensor], *, inplace: bool = False) -> Callable[[Tensor], Tensor]:
         """The prox as a function of v (B, *event); with `inplace` it may overwrite v.
 
         `step` is (1|B,) for one step a sample, or (1|B, n) for one a coordinate; `theta` the values of `exprs`.
@@ -197,7 +195,9 @@ def bind(
         return in_order
     device = step.device
     flats = [torch.as_tensor(b.index.reshape(-1).copy(), device=device) for b in blocks]
-    rest = torch.as_tensor(np.setdiff1d(np.arange(n), np.concatenate([b.index.reshape(-1) for b in blocks])), device=device)
+    rest = torch.as_tensor(
+        np.setdiff1d(np.arange(n), np.concatenate([b.index.reshape(-1) for b in blocks])), device=device
+    )
     back = torch.as_tensor(order.copy(), device=device)
 
     def prox(v: Tensor) -> Tensor:

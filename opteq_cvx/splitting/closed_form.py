@@ -1,4 +1,4 @@
-"""Closed form: a diagonal quadratic plus separable or uniformly weighted proxes: u* = prox_{f/p}(−q/p), no iteration."""
+"""Closed form: a diagonal quadratic plus uniformly weighted proxes: u* = prox_{f/p}(−q/p), no iteration."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

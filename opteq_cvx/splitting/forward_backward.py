@@ -133,5 +133,3 @@ def constant_scalar(term: Term) -> float | None:
         return 1.0
     constant = isinstance(term.weight, Const) and term.weight.dense().size == 1
     return float(term.weight.dense().reshape(())) if constant else None  # type: ignore[union-attr]
-
-

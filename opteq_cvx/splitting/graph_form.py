@@ -1,4 +1,4 @@
-"""Graph form: min ½xᵀPx + qᵀx + Σ g_i(K_i x + b_i), every term that is neither quadratic nor linear on rows of its own."""
+"""Graph form: min ½xᵀPx + qᵀx + Σ g_i(K_i x + b_i), non-quadratic terms on rows of their own."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

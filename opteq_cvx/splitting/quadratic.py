@@ -12,6 +12,7 @@ from torch import Tensor
 
 from opteq_cvx.errors import NotConvexError, message
 from opteq_cvx.ir.frozen import Frozen, size
+from opteq_cvx.ir.layout import Layout
 from opteq_cvx.ir.linmap import (
     Broadcast,
     Compose,
@@ -29,7 +30,6 @@ from opteq_cvx.ir.program import Affine, Term
 from opteq_cvx.maps.evaluate import Environment
 from opteq_cvx.maps.operator import bind
 from opteq_cvx.maps.operator import dense as dense_map
-from opteq_cvx.ir.layout import Layout
 from opteq_cvx.splitting.flat import join
 
 ROUNDING = 1e3  # an eigenvalue above −ROUNDING·eps·λ_max counts as nonnegative

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from opteq_cvx.ir.frozen import Frozen, IntArray
+from opteq_cvx.ir.layout import Layout
 from opteq_cvx.ir.program import Program
 from opteq_cvx.splitting.blocks import Block, Overlap, blocks_of, inverse_order
 from opteq_cvx.splitting.contract import Certificate
-from opteq_cvx.ir.layout import Layout
 from opteq_cvx.splitting.quadratic import QuadraticPart
 
 SMOOTH = ("square", "quad_form")

@@ -165,9 +165,7 @@ class Semidefinite(_Projected):
         gap = values[:, None] - values[None, :]
         rise = kept[:, None] - kept[None, :]
         same = np.abs(gap) < 1e-12
-        ratio = np.where(
-            same, ((values[:, None] + values[None, :]) > 0.0) * 1.0, rise / np.where(same, 1.0, gap)
-        )
+        ratio = np.where(same, ((values[:, None] + values[None, :]) > 0.0) * 1.0, rise / np.where(same, 1.0, gap))
         out = np.empty((self.size, self.size))
         for k, unit in enumerate(np.eye(self.size)):
             inner = vectors.T @ self.matrix(unit) @ vectors

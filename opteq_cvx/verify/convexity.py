@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import cvxpy as cp
 import numpy as np
@@ -19,7 +20,8 @@ EIGENVALUE_SLACK = 1e-10
 1e-16."""
 
 SMALLEST = 1e-3
-"""The least scale of a matrix: a constant that cancelled to rounding errors does not show what it cancelled from."""
+"""The least scale of a matrix: a constant that cancelled to rounding errors does not show what it cancelled
+from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ def definiteness(matrix: Array, scale: float) -> float:
     return float(values[0]) / max(scale, SMALLEST)
 
 
-def _scale(node: cp.Expression) -> float:
+def _scale(node: Any) -> float:
     """The largest entry among the terms of a sum: what the rounding errors of I − W Wᵀ are relative to."""
     if isinstance(node, wraps.Wrap | AddExpression | NegExpression):
         return max(_scale(arg) for arg in node.args)
@@ -92,27 +94,30 @@ def _margin(node: cp.Expression, value: Array) -> tuple[str, float] | None:
             return None
 
 
-def doubts(problem: cp.Problem) -> tuple[Doubt, ...]:
+def doubts(problem: cp.Problem, *, solved: bool = False) -> tuple[Doubt, ...]:
     """The claims in `problem` that its present values refute: wraps, and the matrix of every quadratic form.
 
-    Wraps around variables are looked at where the variables have values, so call it again after a solve.
-    A quadratic form that CVXPY takes as convex needs λ_min ≥ 0, one it takes as concave λ_max ≤ 0.
+    Before a solve those of parameters and constants are looked at; with `solved`, those of the variables'
+    values. A quadratic form that CVXPY takes as convex needs λ_min ≥ 0, one it takes as concave λ_max ≤ 0.
     Cost: one dense eigendecomposition per quadratic form, O(n³).
     """
     found: list[Doubt] = []
     for node in _nodes(problem):
-        if isinstance(node, QuadForm):
-            claim = "positive semidefinite" if node.is_atom_convex() else "negative semidefinite"
-            sign = 1.0 if node.is_atom_convex() else -1.0
-            value = node.args[1].value
-            checked = None if value is None else (claim, definiteness(sign * dense(value), _scale(node.args[1])))
-            text = f"the matrix of {node}"
-        elif isinstance(node, wraps.Wrap):
-            value = node.value
-            checked = None if value is None else _margin(node, dense(value))
-            text = str(node.args[0])
-        else:
-            continue
+        checked = None
+        if isinstance(node, wraps.Wrap) and bool(node.variables()) is solved:
+            checked = _margin(node, dense(node.value)) if node.value is not None else None
+        elif isinstance(node, QuadForm) and not solved:
+            checked = _quadratic(node)
         if checked is not None and checked[1] < -EIGENVALUE_SLACK:
-            found.append(Doubt(text, *checked))
+            found.append(Doubt(str(node), *checked))
     return tuple(found)
+
+
+def _quadratic(node: QuadForm) -> tuple[str, float] | None:
+    """What CVXPY takes a quadratic form's matrix for, and the margin by which it is."""
+    P = node.args[1]
+    if P.value is None:
+        return None
+    convex = node.is_atom_convex()
+    margin = definiteness(dense(P.value) * (1.0 if convex else -1.0), _scale(P))
+    return f"{'positive' if convex else 'negative'} semidefinite", margin

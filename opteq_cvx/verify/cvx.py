@@ -66,3 +66,8 @@ def sum_squares(x: Any) -> cp.Expression:
     """‖x‖²."""
     out: cp.Expression = FUNCTIONS.sum_squares(x)
     return out
+
+
+def has_parameters(x: Any) -> bool:
+    """Whether x depends on parameters."""
+    return bool(x.parameters())

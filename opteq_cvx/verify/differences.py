@@ -47,15 +47,18 @@ class Difference:
         return bool(np.isfinite(self.value)) and not self.kink
 
 
-def difference(phi: Callable[[float], float], *, scale: float = 1.0, target: float = 1e-9) -> Difference:
+def difference(
+    phi: Callable[[float], float], middle: float | None = None, *, scale: float = 1.0, target: float = 1e-9
+) -> Difference:
     """dφ/dt at t = 0; NaN values of φ mean that it is undefined there.
 
     Args:
         phi: A function of one number, accurate to rounding; each call is an exact solve.
+        middle: φ(0), where it is known.
         scale: The size of t over which φ may change noticeably.
         target: Absolute error at which no smaller step is tried.
     """
-    middle = phi(0.0)
+    middle = phi(0.0) if middle is None else middle
     if not np.isfinite(middle):
         return Difference(np.nan, np.inf, note="no exact solution at the point itself")
     best = Difference(np.nan, np.inf, note="no exact solution beside the point")

@@ -198,14 +198,12 @@ def _read(
         solve_time=found.solve_time, iterations=found.iterations,
     )  # fmt: skip
     extended.unpack_results(solution, *inversion)
-    wrong = doubts(problem)
+    wrong = doubts(problem, solved=True)
     if wrong:
         return Exact(ExactStatus.NOT_CONVEX, note="at the solution: " + "; ".join(map(str, wrong)))
     starts = raw["param_prob"].var_id_to_col
     columns = (
-        tuple(slice(starts[c.id], starts[c.id] + c.size) for c in copies)
-        if all(c.id in starts for c in copies)
-        else ()
+        tuple(slice(starts[c.id], starts[c.id] + c.size) for c in copies) if all(c.id in starts for c in copies) else ()
     )
     return Exact(
         ExactStatus.OPTIMAL if point.residual <= 1e-8 else ExactStatus.INACCURATE,

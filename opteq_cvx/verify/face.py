@@ -30,7 +30,8 @@ RANK = 1e-9
 
 
 def nearest(conic: Conic, targets: Sequence[Array]) -> tuple[Array, ...] | None:
-    """The outputs of the point of the solution set nearest to `targets` in outputs; None where it is not known.
+    """The outputs of the point of the solution set nearest to `targets` in outputs; None where it is not
+    known.
 
     Cost: one dense SVD of the conic problem and one exact solve.
     """
@@ -45,9 +46,7 @@ def nearest(conic: Conic, targets: Sequence[Array]) -> tuple[Array, ...] | None:
     if not free.shape[1] or all(np.abs(free[c]).max(initial=0.0) < RANK for c in picked):
         return tuple(point.x[c].reshape(t.shape, order="F") for c, t in zip(picked, targets, strict=True))
     t = cp.Variable(free.shape[1])
-    found_cones = (
-        _constraint(k, cp.Constant(point.s[k.rows]) - cp.Constant(A[k.rows] @ free) @ t) for k in kept
-    )
+    found_cones = (_constraint(k, cp.Constant(point.s[k.rows]) - cp.Constant(A[k.rows] @ free) @ t) for k in kept)
     constraints = [c for c in found_cones if c is not None]
     outputs: list[cp.Expression] = [cp.Constant(point.x[c]) + cp.Constant(free[c]) @ t for c in picked]
     wanted = [target.reshape(-1, order="F") for target in targets]
@@ -131,9 +130,11 @@ def _constraint(kept: Kept, s: cp.Expression) -> cp.Constraint | None:
         case _ if not image.size:
             return None
         case "nonneg":
-            return image >= 0
+            inside: cp.Constraint = image >= 0
+            return inside
         case "soc":
             return cp.SOC(image[0], image[1:])
         case _:
             n = math.isqrt(image.size)
-            return reshape(image, (n, n)) >> 0
+            semidefinite: cp.Constraint = reshape(image, (n, n)) >> 0
+            return semidefinite

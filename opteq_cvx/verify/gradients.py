@@ -30,13 +30,16 @@ FLOOR = 1e-3
 TARGET = 0.1
 """Differences stop shrinking their step at this fraction of the tolerance."""
 
+DISAGREE = "the references disagree; differences decide"
+
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What one sample's rows are computed from."""
+    """One sample: parameter values, cotangents v, Σ⟨v, y*⟩, and the layer's gradient of Σ⟨v, y⟩ by name."""
 
     values: Mapping[str, Array]
     cotangents: tuple[Array, ...]
+    value: float
     mine: Mapping[str, Array]
 
 
@@ -72,13 +75,14 @@ def check_gradients(
     cotangents = {i: _cotangents(exact[i].outputs, generator) for i in samples}
     gradients = layer_gradients(layer, inputs, weights, cotangents)
     for i, values in samples.items():
-        task = Task({**weights, **values}, cotangents[i], gradients[i])
+        at = inner(cotangents[i], exact[i].outputs)
+        task = Task({**weights, **values}, cotangents[i], at, gradients[i])
         second, why = _second(reference, task)
         if why and why not in notes:
             notes.append(why)
         for name in task.values:
             rows.append(_row(i, leaves[name], task, oracle, second, tolerance, generator))
-    disagreed = sum("references disagree" in row.note for row in rows)
+    disagreed = sum(DISAGREE in row.note for row in rows)
     if disagreed:
         notes.append(f"cvxpylayers and differences disagree in {disagreed} rows; differences decide")
     return tuple(rows), notes
@@ -118,6 +122,11 @@ def layer_gradients(
     return found
 
 
+def inner(vs: Sequence[Array], ys: Sequence[Array]) -> float:
+    """Σₖ⟨vₖ, yₖ⟩."""
+    return float(sum(np.sum(v * y) for v, y in zip(vs, ys, strict=True)))
+
+
 def _cotangents(outputs: Sequence[Array], generator: np.random.Generator) -> tuple[Array, ...]:
     draws = [generator.standard_normal(y.shape) for y in outputs]
     norm = float(np.sqrt(sum(float(np.sum(d**2)) for d in draws)))
@@ -137,6 +146,31 @@ def _second(reference: Reference | None, task: Task) -> tuple[LayerGradient | No
         return None, f"cvxpylayers failed ({type(error).__name__}: {error})"
 
 
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One direction: the exact slope along it, and the layer's and cvxpylayers' (NaN without it)."""
+
+    exact: Difference
+    mine: float
+    theirs: float
+    scale: float
+
+    @property
+    def error(self) -> float:
+        """The layer's relative error."""
+        return abs(self.mine - self.exact.value) / self.scale
+
+    @property
+    def disagreement(self) -> float:
+        """cvxpylayers' relative error."""
+        return abs(self.theirs - self.exact.value) / self.scale
+
+    @property
+    def uncertainty(self) -> float:
+        """The relative error of the exact slope itself."""
+        return self.exact.error / self.scale
+
+
 def _row(
     i: int,
     leaf: Leaf,
@@ -146,39 +180,62 @@ def _row(
     tolerance: float,
     generator: np.random.Generator,
 ) -> GradientRow:
-    """The layer's gradient in one parameter against both references."""
-    kind = "input" if leaf.stage is Stage.INPUT else "weight"
+    """The layer's gradient in one parameter against both references.
+
+    Differences look along a random direction, along the layer's gradient, and, where cvxpylayers has another
+    one, along the difference of the two: there they decide between them.
+    """
     mine = task.mine[leaf.name]
-    scale = max(float(np.linalg.norm(mine)) / np.sqrt(max(mine.size, 1)), FLOOR)
+    theirs = None if second is None else second.gradients[leaf.name].numpy()
+    leans = [np.asarray(generator.standard_normal(mine.shape))]
+    if mine.size > 1:
+        leans.append(mine)
+    by_layers = np.nan
+    if theirs is not None:
+        rest = _tangent(np.asarray(mine - theirs), leaf)
+        by_layers = float(np.linalg.norm(rest)) / max(float(np.linalg.norm(theirs)), FLOOR * np.sqrt(mine.size))
+        if by_layers > tolerance and mine.size > 1:
+            leans.append(rest)
     try:
-        path = curve(task.values[leaf.name], leaf.attributes, generator)
-        first = _exact_slope(leaf.name, path, task, oracle, TARGET * tolerance * scale)
+        probes = [_probe(leaf, lean, task, oracle, theirs, tolerance) for lean in leans]
     except OpteqError as error:
-        path, first = Curve(np.zeros_like(mine), lambda t: mine), Difference(np.nan, np.inf, note=str(error))
-    slope = float(np.sum(mine * path.direction))
-    by_differences = abs(slope - first.value) / max(scale, abs(first.value)) if first.usable else np.nan
-    uncertainty = first.error / max(scale, abs(first.value)) if first.usable else np.nan
-    by_layers = other = np.nan
-    if second is not None:
-        theirs = second.gradients[leaf.name].numpy()
-        larger = max(float(np.linalg.norm(theirs)), FLOOR * np.sqrt(max(mine.size, 1)))
-        by_layers = float(np.linalg.norm(_tangent(np.asarray(mine - theirs), leaf))) / larger
-        other = abs(float(np.sum(theirs * path.direction)) - first.value) / max(scale, abs(first.value))
-    note, judged, ok = first.note, "", True
-    if first.usable and uncertainty <= tolerance:
-        judged, ok = "differences", by_differences <= tolerance + 2.0 * uncertainty
-        if second is not None and other > tolerance + 2.0 * uncertainty:
-            note = "the references disagree; differences decide"
-        elif second is not None and by_layers > tolerance:
-            judged, ok = "cvxpylayers", False
-    elif second is not None and not first.kink:
+        return _verdict(i, leaf, [], by_layers, tolerance, str(error))
+    return _verdict(i, leaf, probes, by_layers, tolerance, "")
+
+
+def _verdict(i: int, leaf: Leaf, probes: Sequence[Probe], by_layers: float, tolerance: float, note: str) -> GradientRow:
+    """Differences decide where they can, else cvxpylayers, and at a kink nobody."""
+    kink = next((p for p in probes if p.exact.kink), None)
+    sharp = [p for p in probes if p.exact.usable and p.uncertainty <= tolerance and kink is None]
+    judged, ok, error, uncertainty = "", True, np.nan, np.nan
+    if sharp:
+        worst = max(sharp, key=lambda p: p.error - 2.0 * p.uncertainty)
+        judged, error, uncertainty = "differences", worst.error, worst.uncertainty
+        ok = error <= tolerance + 2.0 * uncertainty
+        if any(p.disagreement > tolerance + 2.0 * p.uncertainty for p in sharp):
+            note = DISAGREE
+    elif kink is None and not np.isnan(by_layers):
         judged, ok = "cvxpylayers", by_layers <= tolerance
     if not ok:
-        note = f"the gradient differs from {judged}"
-    elif not judged and not note:
-        note = "no reference is accurate here"
-    errors = (float(by_differences), float(uncertainty), float(by_layers))
+        note = f"the gradient differs from {judged}" + (f"; {note}" if note else "")
+    elif not judged:
+        note = note or next((p.exact.note for p in probes if p.exact.note), "no reference is accurate here")
+    kind = "input" if leaf.stage is Stage.INPUT else "weight"
+    errors = (float(error), float(uncertainty), float(by_layers))
     return GradientRow(i, leaf.name, kind, *errors, judged, bool(ok), note)
+
+
+def _probe(leaf: Leaf, lean: Array, task: Task, oracle: Oracle, theirs: Array | None, tolerance: float) -> Probe:
+    """Slopes along the curve of the attribute set that leans to `lean`, relative to the gradient's
+    entries."""
+    mine = task.mine[leaf.name]
+    path = curve(task.values[leaf.name], leaf.attributes, lean)
+    scale = max(float(np.linalg.norm(mine)) / np.sqrt(max(mine.size, 1)), FLOOR)
+    exact = _exact_slope(leaf.name, path, task, oracle, TARGET * tolerance * scale)
+    if exact.usable:
+        scale = max(scale, abs(exact.value))
+    other = np.nan if theirs is None else float(np.sum(theirs * path.direction))
+    return Probe(exact, float(np.sum(mine * path.direction)), other, scale)
 
 
 def _tangent(gradient: Array, leaf: Leaf) -> Array:
@@ -198,16 +255,14 @@ def _tangent(gradient: Array, leaf: Leaf) -> Array:
 def _exact_slope(name: str, path: Curve, task: Task, oracle: Oracle, target: float) -> Difference:
     """d/dt Σ⟨v, output(θ(t))⟩ at t = 0, the parameter `name` moving along `path`, by exact solves."""
     if not path.direction.any():
-        return Difference(
-            np.nan, np.inf, note="the value may not move: it is on the boundary of its attribute set"
-        )
+        return Difference(np.nan, np.inf, note="the value may not move: it is on the boundary of its attribute set")
 
     def phi(t: float) -> float:
         found = oracle.solve({**task.values, name: path.at(t)})
         if not found.status.solved:
             return np.nan
-        return sum(float(np.sum(v * y)) for v, y in zip(task.cotangents, found.outputs, strict=True))
+        return inner(task.cotangents, found.outputs)
 
     size = task.values[name]
     scale = max(1.0, float(np.linalg.norm(size)) / np.sqrt(max(size.size, 1)))
-    return difference(phi, scale=scale, target=target)
+    return difference(phi, task.value, scale=scale, target=target)

@@ -13,7 +13,7 @@ from cvxpy.atoms.affine.vec import vec
 from cvxpy.atoms.sum_squares import sum_squares
 from torch import Tensor
 
-from opteq_cvx.atoms.contract import Atom, Trait
+from opteq_cvx.atoms.contract import Atom
 from opteq_cvx.errors import OpteqError
 from opteq_cvx.ir.frozen import Array
 from opteq_cvx.verify.law_derivatives import derivative_at_kinks, gradients

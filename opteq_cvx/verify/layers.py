@@ -70,9 +70,7 @@ class Reference:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             outputs = self._layer(*exported.tensors(env), solver_args=dict(ARGUMENTS))
-            total = sum(
-                (v.to("cpu", torch.float64) * y).sum() for v, y in zip(cotangents, outputs, strict=True)
-            )
+            total = sum((v.to("cpu", torch.float64) * y).sum() for v, y in zip(cotangents, outputs, strict=True))
             found_gradients = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
         pairs = zip(leaves.items(), found_gradients, strict=True)
         gradients = {name: g if g is not None else torch.zeros_like(leaf) for (name, leaf), g in pairs}

@@ -92,9 +92,7 @@ def _kron(a: Array, x: Array, side: str) -> Array:
     return np.asarray(np.kron(a, x) if side == "left" else np.kron(x, a))
 
 
-def apply(
-    m: L.LinearMap, x: cp.Expression, lookup: Lookup, detach: Detach, *, adjoint: bool = False
-) -> cp.Expression:
+def apply(m: L.LinearMap, x: cp.Expression, lookup: Lookup, detach: Detach, *, adjoint: bool = False) -> cp.Expression:
     """K x, or Kᵀ x with `adjoint`, as a flat CVXPY expression of the flat expression x (both in C order)."""
     if all(isinstance(c, Const) for c in L.coefficients(m)):
         if isinstance(m, L.Identity):

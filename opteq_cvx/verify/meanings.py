@@ -14,9 +14,11 @@ from opteq_cvx.atoms import Spelling, Trait, atom
 from opteq_cvx.errors import UnsupportedError, message
 from opteq_cvx.ir.frozen import IntArray, Shape, size
 from opteq_cvx.verify.cvx import FUNCTIONS, broadcast, reshape, stack, sum_squares, vec
+from opteq_cvx.verify.values import dense
 
 Data = Mapping[str, cp.Expression]
-"""Dynamic attributes as CVXPY leaves, in their own shapes; a quadratic form's `P` is its factor B (see `rebuild`)."""
+"""Dynamic attributes as CVXPY leaves, in their own shapes; a quadratic form's `P` is its factor B (see
+`rebuild`)."""
 
 Static = Mapping[str, Any]
 """A term's static attributes."""
@@ -126,8 +128,10 @@ def _matrices(x: Argument) -> list[cp.Expression]:
 def _huber(x: Argument, data: Data) -> Meaning:
     """CVXPY's own for one M; for one M per entry min_s s² + 2M|x − s| (CVXPY's M is a scalar)."""
     bound = data["M"]
-    if bound.shape == () or (bound.size == 1 and not bound.parameters()):
-        return vec(FUNCTIONS.huber(x.flat, bound if bound.shape == () else float(bound.value.reshape(()))))
+    if bound.shape == ():
+        return vec(FUNCTIONS.huber(x.flat, bound))
+    if bound.size == 1 and isinstance(bound, cp.Constant):
+        return vec(FUNCTIONS.huber(x.flat, float(dense(bound.value).reshape(()))))
     s = cp.Variable(x.flat.size)
     rest = FUNCTIONS.multiply(2.0 * vec(broadcast(bound, x.shape)), FUNCTIONS.abs(x.flat - s))
     values: cp.Expression = FUNCTIONS.square(s) + rest

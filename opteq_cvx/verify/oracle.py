@@ -112,9 +112,7 @@ def declared(program: Program, declaration_problem: cp.Problem, by_name: Mapping
         if id(parameter) not in known and parameter.value is None:
             names = ", ".join(p.name for p in program.parameters)
             found = f"the problem has the parameter {parameter.name()!r}, which the layer has not"
-            raise InputError(
-                message(found, f"parameters named {names}", "name them alike, or give it a value")
-            )
+            raise InputError(message(found, f"parameters named {names}", "name them alike, or give it a value"))
     return Declared(declaration_problem, by_name, outputs)
 
 

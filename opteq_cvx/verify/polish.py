@@ -65,9 +65,7 @@ def polish(data: ConicData, point: ConicPoint) -> ConicPoint:
     bounds = np.cumsum([0, *(block.size for block in blocks)])
     rows = [slice(int(lo), int(hi)) for lo, hi in pairwise(bounds)]
     x = point.x
-    w = np.concatenate(
-        [block.start(point.s[r], point.z[r]) for block, r in zip(blocks, rows, strict=True)] or [x[:0]]
-    )
+    w = np.concatenate([block.start(point.s[r], point.z[r]) for block, r in zip(blocks, rows, strict=True)] or [x[:0]])
     best = point
     for _ in range(STEPS):
         s, z = _pairs(blocks, rows, w)

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import cvxpy as cp
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,7 +19,7 @@ from opteq_cvx.ir.frozen import Array, size
 from opteq_cvx.ir.param import Apply, Const, ParamExpr, is_zero
 from opteq_cvx.ir.program import Affine, Program, Term
 from opteq_cvx.verify.convexity import EIGENVALUE_SLACK, SMALLEST
-from opteq_cvx.verify.cvx import add, broadcast, matmul, multiply, reshape, total, vec
+from opteq_cvx.verify.cvx import add, broadcast, has_parameters, matmul, multiply, reshape, total, vec
 from opteq_cvx.verify.linear import apply
 from opteq_cvx.verify.meanings import Argument, Meaning, meaning
 
@@ -125,7 +124,7 @@ class _Builder:
 
     def detach(self, x: cp.Expression, sign: str = "") -> cp.Expression:
         """A fresh variable equal to x where x holds parameters (or where it must carry a sign)."""
-        if not sign and not x.parameters():
+        if not sign and not has_parameters(x):
             return x
         y = cp.Variable(x.shape, nonneg=sign == "nonneg", nonpos=sign == "nonpos")
         self.constraints.append(y == x)
@@ -192,9 +191,7 @@ def _convex(found: Meaning) -> bool:
 
 
 def _negative(least: float) -> NotConvexError:
-    return NotConvexError(
-        message(f"a weight is {least:.3g}", "nonnegative weights", "declare it nonneg=True")
-    )
+    return NotConvexError(message(f"a weight is {least:.3g}", "nonnegative weights", "declare it nonneg=True"))
 
 
 def _value(entry: Hoisted, env: Evaluate) -> Tensor:

@@ -133,17 +133,13 @@ class Report:
             if rows:
                 heads, cells = _cells(rows)
                 body = "".join(f"<tr>{''.join(f'<td>{escape(c)}</td>' for c in line)}</tr>" for line in cells)
-                parts.append(
-                    f"<table><tr>{''.join(f'<th>{escape(h)}</th>' for h in heads)}</tr>{body}</table>"
-                )
+                parts.append(f"<table><tr>{''.join(f'<th>{escape(h)}</th>' for h in heads)}</tr>{body}</table>")
         return "".join(parts)
 
     def _headline(self) -> str:
         bad = len(self.failures)
         verdict = (
-            "verified"
-            if self.ok
-            else f"NOT verified: {bad} of {len(self.samples) + len(self.gradients)} rows fail"
+            "verified" if self.ok else f"NOT verified: {bad} of {len(self.samples) + len(self.gradients)} rows fail"
         )
         judged = sum(bool(row.judged) for row in self.gradients)
         checked = f", {judged} of {len(self.gradients)} gradients judged" if self.gradients else ""
@@ -190,7 +186,5 @@ def _cells(rows: Sequence[SampleRow | GradientRow]) -> tuple[list[str], list[lis
 
 def _table(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
     widths = [max(len(line[i]) for line in (heads, *cells)) for i in range(len(heads))]
-    lines = [
-        "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in (heads, *cells)
-    ]
+    lines = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in (heads, *cells)]
     return "\n".join([lines[0], "-" * min(sum(widths) + 2 * len(widths), 110), *lines[1:]])

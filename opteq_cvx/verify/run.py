@@ -113,9 +113,7 @@ def verify(
         warnings.simplefilter("ignore", SolveWarning)
         solution = double.solve(*wide, tolerance=MARGIN * tolerance)
     leaves = [p for p in layer.program.parameters if p.stage is Stage.INPUT]
-    batch = Batch(
-        wide, tuple(solution.status.codes.shape), layer.input_names, tuple(len(p.shape) for p in leaves)
-    )
+    batch = Batch(wide, tuple(solution.status.codes.shape), layer.input_names, tuple(len(p.shape) for p in leaves))
     chosen = _chosen(samples, solution)
     weights = {name: double.weights.numpy(name) for name in double.weights.names}
     oracle = _oracle(layer, problem)
@@ -130,9 +128,7 @@ def verify(
     if gradients:
         good = [row.sample for row in rows if row.ok and exact[row.sample].status.solved]
         use = cvxpylayers if cvxpylayers is not None else installed()
-        notes.append(
-            "gradients are compared in effective weights" + ("" if use else "; cvxpylayers was not used")
-        )
+        notes.append("gradients are compared in effective weights" + ("" if use else "; cvxpylayers was not used"))
         reference = Reference(layer.program) if use else None
         found, more = check_gradients(
             double, wide, {i: batch.sample(i) for i in good}, weights, oracle, exact, reference,
@@ -148,9 +144,7 @@ def _chosen(samples: Sequence[int] | None, solution: Solution) -> list[int]:
         return list(range(count))
     for i in samples:
         if not 0 <= i < count:
-            raise InputError(
-                message(f"sample {i}", f"flat indices from 0 to {count - 1}", "choose among them")
-            )
+            raise InputError(message(f"sample {i}", f"flat indices from 0 to {count - 1}", "choose among them"))
     return [int(i) for i in samples]
 
 
@@ -190,9 +184,7 @@ def _compare(
     status = list(solution.status)[i]
     residual = float(solution.stats.residual.reshape(-1)[i])
     bound = solution.stats.distance_bound
-    certified = (
-        float("nan") if bound is None else float(bound.expand(solution.status.codes.shape).reshape(-1)[i])
-    )
+    certified = float("nan") if bound is None else float(bound.expand(solution.status.codes.shape).reshape(-1)[i])
 
     def row(ok: bool, note: str, *, unique: bool | None = None, errors: Errors = UNKNOWN) -> SampleRow:
         name, found = status.name.lower(), exact.status.name.lower()

@@ -66,11 +66,7 @@ def _unit(direction: Array) -> Array:
 
 
 def _at_norm(value: Array, on: Mapping[str, Any]) -> bool:
-    return (
-        "norm" in on
-        and value.ndim == 2
-        and float(np.linalg.norm(value, 2)) > float(on["norm"]) * (1.0 - 1e-2)
-    )
+    return "norm" in on and value.ndim == 2 and float(np.linalg.norm(value, 2)) > float(on["norm"]) * (1.0 - 1e-2)
 
 
 def _rotation(value: Array, lean: Array) -> Curve:

@@ -42,12 +42,8 @@ def admissible(parameter: cp.Parameter, value: Array) -> Array:
         InputError: the value violates the attribute by more than rounding, or is not finite.
     """
     if value.shape != parameter.shape or not np.isfinite(value).all():
-        found = f"a value of shape {value.shape}" + (
-            "" if np.isfinite(value).all() else " that is not finite"
-        )
-        raise InputError(
-            message(found, f"a finite array of shape {parameter.shape}", "clean the data", parameter)
-        )
+        found = f"a value of shape {value.shape}" + ("" if np.isfinite(value).all() else " that is not finite")
+        raise InputError(message(found, f"a finite array of shape {parameter.shape}", "clean the data", parameter))
     attributes = parameter.attributes
     if attributes["sparsity"] or attributes["diag"]:
         mask = np.eye(value.shape[0], dtype=bool) if attributes["diag"] else np.zeros(value.shape, dtype=bool)
@@ -60,14 +56,13 @@ def admissible(parameter: cp.Parameter, value: Array) -> Array:
     if gap > ATTRIBUTE_SLACK * (1.0 + float(np.max(np.abs(value), initial=0.0))):
         kept = ", ".join(name for name, on in attributes.items() if on)
         found = f"a value at distance {gap:.1e} from its attributes ({kept})"
-        raise InputError(
-            message(found, "a value that has them", "fix the data or the declaration", parameter)
-        )
+        raise InputError(message(found, "a value that has them", "fix the data or the declaration", parameter))
     return projected
 
 
 def _nearest(parameter: cp.Parameter, value: Array) -> Array:
-    """The projection; CVXPY projects onto one attribute only, so pairs (symmetric and a sign) are done here."""
+    """The projection; CVXPY projects onto one attribute only, so pairs (symmetric and a sign) are done
+    here."""
     on = {name for name, kept in parameter.attributes.items() if kept is not None and kept is not False}
     if len(on) <= 1:
         return dense(project(parameter, value))
@@ -93,9 +88,7 @@ def assign(parameter: cp.Parameter, value: Array) -> None:
         else:
             parameter.value = projected
     except ValueError as error:
-        raise InputError(
-            message(str(error), "a value with its attributes", "fix the data", parameter)
-        ) from error
+        raise InputError(message(str(error), "a value with its attributes", "fix the data", parameter)) from error
 
 
 @contextmanager

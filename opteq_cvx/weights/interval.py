@@ -58,9 +58,7 @@ class Interval(Part):
     def inside(self, value: Tensor) -> Tensor:
         l, u = self.lower, self.upper
         below, above = torch.isfinite(l), torch.isfinite(u)
-        width = torch.where(
-            below & above, u - l, torch.where(below, l, torch.where(above, u, 0.0)).abs() + 1.0
-        )
+        width = torch.where(below & above, u - l, torch.where(below, l, torch.where(above, u, 0.0)).abs() + 1.0)
         edge = EDGE * width
         moved = torch.minimum(torch.maximum(value, l + edge), u - edge)
         return torch.where((value > l) & (value < u) | (l == u), value, moved)

@@ -69,9 +69,7 @@ def settle(leaf: Leaf, part: Composite | None, value: Tensor) -> Tensor:
         found = f"the value lies outside the set and was projected onto it (largest change {change:.2g})"
         _warn(message(found, "a value that has the attributes", "pass such a value", text))
     elif inward > 0.0:
-        found = (
-            f"the value lies on the boundary, where training would stay, and was moved inside by {inward:.2g}"
-        )
+        found = f"the value lies on the boundary, where training would stay, and was moved inside by {inward:.2g}"
         _warn(message(found, "a value inside the set", "pass such a value", text))
     return moved
 

@@ -144,10 +144,6 @@ def _check_names(leaves: Sequence[Leaf], values: Mapping[str, Numbers]) -> None:
             raise InputError(message(found, "different names, they are keys of the state_dict", "rename one"))
         seen.add(leaf.name)
         if leaf.stage is not Stage.WEIGHT:
-            raise InputError(
-                message(f'"{leaf.name}" is of stage {leaf.stage.name}', "WEIGHT", "pass weights only")
-            )
+            raise InputError(message(f'"{leaf.name}" is of stage {leaf.stage.name}', "WEIGHT", "pass weights only"))
         if leaf.name not in values:
-            raise InputError(
-                message(f'no value for "{leaf.name}"', "a value for every weight", "add it to values")
-            )
+            raise InputError(message(f'no value for "{leaf.name}"', "a value for every weight", "add it to values"))

@@ -204,7 +204,10 @@ def test_max_steps_is_kept_and_said(generator: torch.Generator) -> None:
         assert not found.converged.any()
         assert int(found.steps.max()) == 4
         gap = (matrix_of(J, True) @ found.w[:, :, None])[:, :, 0] - v
-        torch.testing.assert_close(gap.norm(dim=1) / v.norm(dim=1), found.residual, atol=1e-10, rtol=0.2)
+        ratio = gap.norm(dim=1) / v.norm(dim=1)
+        # two of the solvers improve w once more after they measured
+        assert (ratio <= 1.001 * found.residual).all()
+        assert (ratio >= 0.1 * found.residual).all()
 
 
 @pytest.mark.parametrize("solver", [CG(), *GENERAL], ids=repr)

@@ -33,7 +33,9 @@ class Row:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
-def timed(run: Callable[[], object], *, repeats: int = 15, warm: int = 2, budget_s: float = 30.0) -> tuple[float, float, float]:
+def timed(
+    run: Callable[[], object], *, repeats: int = 15, warm: int = 2, budget_s: float = 30.0
+) -> tuple[float, float, float]:
     """(median, 10th and 90th percentile) of `run` in milliseconds; fewer repeats where they would exceed the budget."""
     for _ in range(warm):
         run()
@@ -76,17 +78,19 @@ def _processor() -> str:
 def table(rows: Sequence[Row]) -> str:
     """The rows as a Markdown table, each with its ratio to the fastest of its group."""
     lines = [
-        "| workload | size | batch | dtype | who | median ms (p10–p90) | times slower | value error | gradient error | note |",
+        "| workload | size | batch | dtype | who | median ms (p10–p90) | times slower "
+        "| value error | gradient error | note |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        peers = [r for r in rows if (r.workload, r.size, r.batch, r.dtype) == (row.workload, row.size, row.batch, row.dtype)]
+        peers = [
+            r for r in rows if (r.workload, r.size, r.batch, r.dtype) == (row.workload, row.size, row.batch, row.dtype)
+        ]
         ratio = row.median_ms / min(r.median_ms for r in peers)
         spread = f"{row.median_ms:.3g} ({row.low_ms:.3g}–{row.high_ms:.3g})"
-        errors = f"{row.value_error:.1e} | {row.gradient_error:.1e}"
-        lines.append(
-            f"| {row.workload} | {row.size} | {row.batch} | {row.dtype} | {row.who} | {spread} | {ratio:.1f} | {errors} | {row.note} |"
-        )
+        errors = (f"{row.value_error:.1e}", f"{row.gradient_error:.1e}")
+        what = (row.workload, row.size, str(row.batch), row.dtype, row.who)
+        lines.append(f"| {' | '.join((*what, spread, f'{ratio:.1f}', *errors, row.note))} |")
     return "\n".join(lines)
 
 

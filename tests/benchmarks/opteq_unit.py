@@ -37,7 +37,7 @@ def declare(n: int, tolerance: float) -> oc.EquilibriumLayer:
 
 
 def exact(w: Tensor, u_in: Tensor, b: Tensor, x: Tensor, v: Tensor) -> Answer:
-    """Solution and gradients by the active set: start from many Picard steps, then solve dense systems on the support."""
+    """Solution and gradients by the active set: many Picard steps, then dense systems on the support."""
     n = w.shape[0]
     c = x @ u_in.T + b
     gram, u = w @ w.T, torch.zeros_like(c)
@@ -121,7 +121,9 @@ def main() -> None:
         want = exact(w, u_in, b, x, v)
         peer = theirs(n, w, u_in, b, x, v)
         size = f"n={n}"
-        rows.append(Row("OptEq layer", "opteq_cvx", size, BATCH, "float64", *timed(run), *error(effective(layer, x, v), want)))
+        rows.append(
+            Row("OptEq layer", "opteq_cvx", size, BATCH, "float64", *timed(run), *error(effective(layer, x, v), want))
+        )
         answer = peer()
         times = timed(peer, repeats=5, warm=0, budget_s=60)
         rows.append(Row("OptEq layer", "cvxpylayers (DIFFCP)", size, BATCH, "float64", *times, *error(answer, want)))

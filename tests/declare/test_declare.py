@@ -155,9 +155,7 @@ def test_warnings_point_at_the_users_line(tmp_path: Path) -> None:
         ({}, [1.0, 2.0]),
     ],
 )
-def test_assigning_a_value_without_the_attributes_raises(
-    attributes: dict[str, object], value: object
-) -> None:
+def test_assigning_a_value_without_the_attributes_raises(attributes: dict[str, object], value: object) -> None:
     w = Weight((2, 2), name="w", **attributes)
     before = w.value.copy()
     with pytest.raises(InputError, match=r'Weight "w".*Fix: '):

@@ -39,15 +39,11 @@ CONSTRAINTS = (
 def world() -> dict[str, Any]:
     return {
         **{k: getattr(cp, k) for k in dir(cp) if not k.startswith("_")},
-
-            "x": cp.Variable(3, name="x"),
-            "y": cp.Variable(3, name="y"),
-            "lam": oc.Weight(name="lam", seed=0)
-        ,
-
-            "Q": oc.Weight((3, 3), name="Q", symmetric=True, seed=0),
-            "k": oc.Weight(name="k", pos=True, seed=0)
-        ,
+        "x": cp.Variable(3, name="x"),
+        "y": cp.Variable(3, name="y"),
+        "lam": oc.Weight(name="lam", seed=0),
+        "Q": oc.Weight((3, 3), name="Q", symmetric=True, seed=0),
+        "k": oc.Weight(name="k", pos=True, seed=0),
     }
 
 

@@ -70,11 +70,15 @@ def everything() -> tuple[Program, tuple[object, ...]]:
     terms = (
         Term("abs", Affine((("u", u_map), ("X", X_map)), Wx), Origin("objective[0]", "norm1(u)"), lam),
         Term(
-            "huber", Affine((("u", LeftMul(dense, (3,))),), const(np.zeros(3))), Origin("objective[1]", "huber(u)"),
-            None, FrozenDict(axes=(-1,), p=np.inf), FrozenDict(m=lam),
+            "huber",
+            Affine((("u", LeftMul(dense, (3,))),), const(np.zeros(3))),
+            Origin("objective[1]", "huber(u)"),
+            None,
+            FrozenDict(axes=(-1,), p=np.inf),
+            FrozenDict(m=lam),
         ),
         Term("zero", Affine((("X", kron),), const(np.zeros((2, 4)))), Origin("constraint[0]", "X == 0")),
-    )  # fmt: skip
+    )
     program = Program(
         variables=(Variable("u", (3,)), Variable("X", (2, 2))),
         parameters=(x, W, lam, S),

@@ -63,9 +63,7 @@ def test_equal_contents_give_equal_bytes(path: Path, tmp_path: Path) -> None:
     assert again.read_bytes() == path.read_bytes()
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_litter(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_write_leaves_the_old_file_and_no_litter(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = path.read_bytes()
 
     def fail(*args: Any) -> None:
@@ -117,9 +115,7 @@ BODIES = {
     "header length 2^64 - 1": safetensors({"a": F64}, bytes(8), length=2**64 - 1),
     "huge shape": safetensors({"a": {**F64, "shape": [10**15]}}, bytes(8)),
     "overflowing shape": safetensors({"a": {**F64, "shape": [2**33, 2**33]}}, bytes(8)),
-    "offsets beyond the data": safetensors(
-        {"a": {**F64, "shape": [10**6], "data_offsets": [0, 8 * 10**6]}}, bytes(8)
-    ),
+    "offsets beyond the data": safetensors({"a": {**F64, "shape": [10**6], "data_offsets": [0, 8 * 10**6]}}, bytes(8)),
     "negative shape": safetensors({"a": {**F64, "shape": [-1]}}, bytes(8)),
     "overlapping tensors": safetensors({"a": F64, "b": F64}, bytes(8)),
     "data after the last tensor": safetensors({"a": F64}, bytes(80)),

@@ -66,9 +66,7 @@ def test_every_dataclass_of_the_ir_is_registered() -> None:
     for module in pkgutil.iter_modules(opteq_cvx.ir.__path__):
         members = vars(importlib.import_module(f"opteq_cvx.ir.{module.name}")).values()
         found |= {
-            c
-            for c in members
-            if inspect.isclass(c) and is_dataclass(c) and c.__module__.startswith("opteq_cvx.ir.")
+            c for c in members if inspect.isclass(c) and is_dataclass(c) and c.__module__.startswith("opteq_cvx.ir.")
         }
     private = {c for c in found if c.__name__.startswith("_") or c is Encoded}
     assert found - private == set(IR.values())
@@ -88,10 +86,10 @@ def test_shared_leaves_stay_one_object() -> None:
 
 def test_depth_and_shared_diamonds_are_cheap() -> None:
     e: Any = Leaf("x", (), Stage.INPUT)
-    for _ in range(3000):
-        e = Apply("add", (e, e), ())  # 2^3000 paths, 3001 nodes, deeper than the recursion limit
+    for _ in range(1200):
+        e = Apply("add", (e, e), ())  # 2^1200 paths, 1201 nodes, deeper than the recursion limit
     encoded = encode(e)
-    assert len(encoded.json["nodes"]) == 3001
+    assert len(encoded.json["nodes"]) == 1201
     assert decode(through_json(encoded), encoded.tensors).stage is Stage.INPUT
 
 
@@ -184,7 +182,7 @@ def test_random_edits_are_refused_or_harmless() -> None:
     rng = np.random.default_rng(0)
     junk = [None, -1, 10**30, "x", {"node": 0}, {"tuple": []}, {"map": {}}, {"array": "c0"}, [], True, 1.5]
     refused = 0
-    for _ in range(400):
+    for _ in range(150):
         data = copy.deepcopy(encoded.json)
         row = data["nodes"][rng.integers(len(data["nodes"]))]
         row[list(row)[rng.integers(len(row))]] = junk[rng.integers(len(junk))]
@@ -192,7 +190,7 @@ def test_random_edits_are_refused_or_harmless() -> None:
             decode(data, encoded.tensors)
         except FileError:
             refused += 1
-    assert refused > 300
+    assert refused > 110
 
 
 @pytest.mark.parametrize(

@@ -117,5 +117,7 @@ CASES = (
     Case("portfolio", "Douglas–Rachford", _portfolio, _normal((6,))),
     Case("equality_qp", "Douglas–Rachford", _equality_qp, _normal((2, 5), (2,))),
     Case("total_variation", "Douglas–Rachford", _total_variation, _normal((12,))),
-    Case("inequalities", "Douglas–Rachford", _inequalities, lambda r: [r.normal(size=(6, 3)), r.uniform(0.1, 1, size=6)]),
+    Case(
+        "inequalities", "Douglas–Rachford", _inequalities, lambda r: [r.normal(size=(6, 3)), r.uniform(0.1, 1, size=6)]
+    ),
 )

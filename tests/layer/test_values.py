@@ -20,7 +20,9 @@ def draw(case: Case, count: int) -> list[np.ndarray]:
     return [np.stack(column) for column in zip(*samples, strict=True)]
 
 
-def exact(problem: cp.Problem, inputs: list[cp.Parameter], outputs: list[cp.Expression], values: list[np.ndarray]) -> list[np.ndarray]:
+def exact(
+    problem: cp.Problem, inputs: list[cp.Parameter], outputs: list[cp.Expression], values: list[np.ndarray]
+) -> list[np.ndarray]:
     for parameter, value in zip(inputs, values, strict=True):
         parameter.value = value
     problem.solve(solver="CLARABEL", ignore_dpp=True, **EXACT)
@@ -57,7 +59,12 @@ def test_gradients_match_differences_of_the_exact_solver(case: Case) -> None:
         h, ends = 1e-4, []
         for sign in (1.0, -1.0):
             moved = [a + sign * h * direction if i == position else a for i, a in enumerate(arrays)]
-            ends.append(sum(float((np.asarray(o) * s).sum()) for o, s in zip(exact(problem, inputs, outputs, moved), seeds, strict=True)))
+            ends.append(
+                sum(
+                    float((np.asarray(o) * s).sum())
+                    for o, s in zip(exact(problem, inputs, outputs, moved), seeds, strict=True)
+                )
+            )
         slope = (ends[0] - ends[1]) / (2 * h)
         assert float((grad.numpy() * direction).sum()) == pytest.approx(slope, abs=SLOPE, rel=SLOPE)
 

@@ -22,7 +22,8 @@ def unit(n: int = 6, m: int = 4) -> tuple[Program, dict[str, np.ndarray]]:
     P = add(const(np.eye(n)), neg(gram))
     c = Apply("matmul", (U, x), (n,))
     u = Affine((("u", Identity((n,))),), const(np.zeros(n)))
-    pulled = Affine((("u", LeftMul(Apply("reshape", (neg(c),), (1, n), FrozenDict(order="C")), (n,))),), const([0.0]))
+    row = Apply("reshape", (neg(c),), (1, n), FrozenDict(order="C"))
+    pulled = Affine((("u", LeftMul(row, (n,))),), const([0.0]))
     zero_inf = FrozenDict(lower=const(0.0), upper=const(np.inf))
     terms = (
         Term("quad_form", u, ORIGIN, weight=const(0.5), data=FrozenDict(P=P)),

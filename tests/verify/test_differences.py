@@ -9,7 +9,13 @@ from opteq_cvx.verify.tangent import curve
 
 @pytest.mark.parametrize(
     ("phi", "truth"),
-    [(np.sin, 1.0), (np.exp, 1.0), (lambda t: (1 + t) ** 3, 3.0), (lambda t: np.tanh(50 * t), 50.0), (lambda t: 2.0, 0.0)],
+    [
+        (np.sin, 1.0),
+        (np.exp, 1.0),
+        (lambda t: (1 + t) ** 3, 3.0),
+        (lambda t: np.tanh(50 * t), 50.0),
+        (lambda t: 2.0, 0.0),
+    ],
     ids=["sin", "exp", "cubic", "steep", "constant"],
 )
 def test_smooth_functions(phi: object, truth: float) -> None:

@@ -131,7 +131,9 @@ def test_every_wrap_is_checked(wrap: str, value: np.ndarray) -> None:
 
 def test_infeasible_and_unbounded_are_said() -> None:
     x = cp.Variable(2)
-    assert solve_exact(cp.Problem(cp.Minimize(cp.sum(x)), [x >= 0, cp.sum(x) == -1]), [x]).status is ExactStatus.INFEASIBLE
+    assert (
+        solve_exact(cp.Problem(cp.Minimize(cp.sum(x)), [x >= 0, cp.sum(x) == -1]), [x]).status is ExactStatus.INFEASIBLE
+    )
     assert solve_exact(cp.Problem(cp.Minimize(cp.sum(x))), [x]).status is ExactStatus.UNBOUNDED
     assert solve_exact(cp.Problem(cp.Minimize(-cp.sum_squares(x))), [x]).status is ExactStatus.FAILED
 

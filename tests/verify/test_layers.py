@@ -8,8 +8,7 @@ import torch
 
 from opteq_cvx.errors import MissingExtraError, UnsupportedError
 from opteq_cvx.verify.layers import Reference
-
-from .programs import ridge, unit
+from tests.verify.programs import ridge, unit
 
 
 def _tensors(values: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:

@@ -16,8 +16,7 @@ from opteq_cvx.verify.linear import apply
 from opteq_cvx.verify.oracle import FromProgram
 from opteq_cvx.verify.rebuild import rebuild
 from opteq_cvx.verify.spelled import spell
-
-from .programs import environment, ridge, ridge_solution, unit
+from tests.verify.programs import environment, ridge, ridge_solution, unit
 
 SPELLINGS = [(cls, k) for cls in registry() for k in range(len(cls.spellings))]
 
@@ -48,6 +47,7 @@ def test_every_spelling_of_every_atom_rebuilds(cls: type, k: int) -> None:
 A = Leaf("A", (3, 4), Stage.INPUT)
 D = Leaf("d", (4,), Stage.INPUT)
 S = Leaf("s", (), Stage.WEIGHT)
+SMALL = np.arange(6.0).reshape(2, 3)
 MAPS: dict[str, tuple[L.LinearMap, object]] = {
     "identity": (L.Identity((2, 3)), lambda x, a, d, s: x),
     "zero": (L.Zero((3,), (2,)), lambda x, a, d, s: np.zeros(2)),
@@ -57,23 +57,26 @@ MAPS: dict[str, tuple[L.LinearMap, object]] = {
     "left vector": (L.LeftMul(A, (4,)), lambda x, a, d, s: a @ x),
     "left": (L.LeftMul(A, (4, 5)), lambda x, a, d, s: a @ x),
     "left batched": (L.LeftMul(A, (2, 4, 5)), lambda x, a, d, s: a @ x),
-    "left constant": (L.LeftMul(const(np.arange(6.0).reshape(2, 3)), (2, 3, 2)), lambda x, a, d, s: np.arange(6.0).reshape(2, 3) @ x),
+    "left constant": (L.LeftMul(const(SMALL), (2, 3, 2)), lambda x, a, d, s: SMALL @ x),
     "right": (L.RightMul(A, (2, 5, 3)), lambda x, a, d, s: x @ a),
     "right vector": (L.RightMul(A, (3,)), lambda x, a, d, s: x @ a),
     "kron left": (L.Kron(A, (2, 5)), lambda x, a, d, s: np.kron(a, x)),
     "kron right": (L.Kron(A, (2, 5), "right"), lambda x, a, d, s: np.kron(x, a)),
-    "kron constant": (L.Kron(const(np.arange(4.0).reshape(2, 2)), (2, 3), "right"), lambda x, a, d, s: np.kron(x, np.arange(4.0).reshape(2, 2))),
-    "gather": (L.Gather(freeze_index([[3, -1], [0, 0]]), (2, 2)), lambda x, a, d, s: np.array([[x[1, 1], 0], [x[0, 0], x[0, 0]]])),
+    "kron constant": (L.Kron(const(SMALL), (2, 3), "right"), lambda x, a, d, s: np.kron(x, SMALL)),
+    "gather": (L.Gather(freeze_index([[3, -1]]), (2, 2)), lambda x, a, d, s: np.array([[x[1, 1], 0.0]])),
     "reshape F": (L.Reshape((2, 3), (3, 2), "F"), lambda x, a, d, s: x.reshape((3, 2), order="F")),
     "reshape C": (L.Reshape((2, 3), (6,), "C"), lambda x, a, d, s: x.reshape(6)),
     "permute": (L.Permute((2, 0, 1), (2, 3, 4)), lambda x, a, d, s: x.transpose(2, 0, 1)),
     "sum": (L.Sum((1,), (2, 3, 4)), lambda x, a, d, s: x.sum(1)),
     "sum keepdims": (L.Sum((0, 2), (2, 3, 4), True), lambda x, a, d, s: x.sum((0, 2), keepdims=True)),
     "broadcast": (L.Broadcast((3, 1), (2, 3, 4)), lambda x, a, d, s: np.broadcast_to(x, (2, 3, 4))),
-    "compose": (L.Compose((L.Diagonal(S, (3,)), L.LeftMul(A, (4,)), L.Diagonal(D, (4,)))), lambda x, a, d, s: s * (a @ (d * x))),
+    "compose": (
+        L.Compose((L.Diagonal(S, (3,)), L.LeftMul(A, (4,)), L.Diagonal(D, (4,)))),
+        lambda x, a, d, s: s * (a @ (d * x)),
+    ),
     "sum of maps": (L.SumMap((L.Diagonal(D, (4,)), L.Identity((4,)))), lambda x, a, d, s: d * x + x),
     "adjoint": (L.Adjoint(L.LeftMul(A, (4, 2))), lambda x, a, d, s: a.T @ x),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", MAPS)

@@ -8,7 +8,19 @@ import pytest
 from opteq_cvx.verify.report import GradientRow, Report, SampleRow
 
 GOOD = SampleRow(0, "converged", "optimal", 1e-9, 2e-10, 0.0, 1e-8, None, float("nan"), ok=True)
-BAD = SampleRow(1, "converged", "not_convex", float("nan"), float("nan"), float("nan"), 1.0, None, float("nan"), False, "W<W>")
+BAD = SampleRow(
+    1,
+    "converged",
+    "not_convex",
+    float("nan"),
+    float("nan"),
+    float("nan"),
+    1.0,
+    None,
+    float("nan"),
+    False,
+    "W<W>",
+)
 SLOPE = GradientRow(0, "W", "weight", 1e-7, 1e-9, 3e-2, "differences", True, "the references disagree")
 UNJUDGED = GradientRow(0, "x", "input", float("nan"), float("nan"), float("nan"), "", True, "not differentiable")
 
@@ -34,7 +46,9 @@ def test_the_largest_errors_are_those_that_were_judged() -> None:
 
 def test_text_is_an_aligned_table() -> None:
     text = str(_report(GOOD, BAD, gradients=(SLOPE, UNJUDGED)))
-    assert text.startswith("NOT verified: 1 of 4 rows fail; 2 samples against the user's problem, 1 of 2 gradients judged")
+    assert text.startswith(
+        "NOT verified: 1 of 4 rows fail; 2 samples against the user's problem, 1 of 2 gradients judged"
+    )
     assert "the layer ran in float64" in text
     assert "bound" not in text, "a column in which no row says anything"
     lines = text.splitlines()

@@ -18,11 +18,10 @@ from opteq_cvx.layer import EquilibriumLayer
 from opteq_cvx.options import Options
 from opteq_cvx.solution import Solution
 from opteq_cvx.verify import verify
+from tests.verify.programs import ridge, ridge_solution, unit
 
-from .programs import ridge, ridge_solution, unit
 
-
-def _unit_layer(n: int = 5, m: int = 3) -> EquilibriumLayer:
+def _unit_layer(n: int = 4, m: int = 3) -> EquilibriumLayer:
     x = oc.Input(m, name="x")
     W = oc.Weight((n, n), name="W", norm=0.9)
     U, b = oc.Weight((n, m), name="U"), oc.Weight(n, name="b")
@@ -37,7 +36,7 @@ def _inputs(batch: int = 2, m: int = 3) -> Tensor:
 
 
 def test_a_right_layer_is_verified_with_every_reference() -> None:
-    report = verify(_unit_layer(), _inputs())
+    report = verify(_unit_layer(), _inputs(1))
     assert report.ok, str(report)
     assert report.max_error < 1e-7
     assert report.max_gradient_error < 1e-6
@@ -64,7 +63,7 @@ def test_the_layer_and_the_problem_are_left_as_they_were() -> None:
 def test_a_layer_without_its_problem_is_checked_against_a_rebuilt_one() -> None:
     layer = _unit_layer()
     layer.declaration = None
-    report = verify(layer, _inputs(), cvxpylayers=False)
+    report = verify(layer, _inputs(1), cvxpylayers=False)
     assert report.ok, str(report)
     assert "rebuilt" in report.source
     assert all(row.violation < 1e-9 and row.objective_gap < 1e-9 for row in report.samples)
@@ -158,7 +157,7 @@ def test_an_indefinite_program_is_not_believed() -> None:
 def test_bad_samples_are_judged_and_leave_the_others_alone() -> None:
     inputs = _inputs(3)
     inputs[1, 0] = float("nan")
-    report = verify(_unit_layer(), inputs, cvxpylayers=False)
+    report = verify(_unit_layer(n=2), inputs, cvxpylayers=False)
     assert report.ok, str(report)
     assert [row.exact for row in report.samples] == ["optimal", "invalid", "optimal"]
     assert {row.sample for row in report.gradients} == {0, 2}
@@ -206,7 +205,7 @@ def test_a_problem_of_ones_own() -> None:
 
 def test_float32_layers_are_checked_in_float64_and_the_report_says_so() -> None:
     layer = _unit_layer().float()
-    report = verify(layer, _inputs().float(), cvxpylayers=False)
+    report = verify(layer, _inputs(1).float(), cvxpylayers=False)
     assert report.ok, str(report)
     assert any("float64" in note for note in report.notes)
 

@@ -7,13 +7,15 @@ from torch import Tensor
 from typing_extensions import override
 
 from opteq_cvx.adjoint.krylov.cg import CG
-from opteq_cvx.adjoint.krylov.contract import Linear, LinearSolver, System
+from opteq_cvx.adjoint.krylov.contract import Linear, LinearSolver, System, norms
 from opteq_cvx.adjoint.krylov.direct import Direct
 from opteq_cvx.adjoint.krylov.gmres import GMRES
 from opteq_cvx.adjoint.krylov.lsmr import LSMR
 from opteq_cvx.splitting.linearization import SymmetricLinearization
 
 DENSE = 400  # up to this dimension the second attempt is a dense factorization
+
+GROWTH = 300.0  # ‖w‖ / ‖v‖ from which on a solution of GMRES gets a second opinion
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,9 +27,13 @@ class Automatic(LinearSolver):
         symmetric = isinstance(system.jacobian, SymmetricLinearization)
         first: LinearSolver = CG() if symmetric else GMRES()
         answer = first.solve(system, v, tolerance=tolerance, max_steps=max_steps)
-        if bool(answer.converged.all()):
+        doubtful = answer.converged.logical_not()
+        if not symmetric and v.shape[1] <= DENSE:
+            # a consistent singular system has many solutions: GMRES returns one, not the smallest
+            doubtful = doubtful | (norms(answer.w) > GROWTH * norms(v))
+        if not bool(doubtful.any()):
             return answer
-        index = answer.converged.logical_not().logical_and_(torch.isfinite(v).all(1)).nonzero().squeeze(1)
+        index = doubtful.logical_and_(torch.isfinite(v).all(1)).nonzero().squeeze(1)
         if index.numel() == 0:
             return answer
         second: LinearSolver = Direct() if v.shape[1] <= DENSE else LSMR()

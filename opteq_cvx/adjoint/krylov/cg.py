@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from opteq_cvx.adjoint.krylov.contract import Linear, LinearSolver, System
+from opteq_cvx.adjoint.krylov.contract import Linear, LinearSolver, System, plausible
 from opteq_cvx.iterate.driver import Flag
 from opteq_cvx.splitting.linearization import Linearization, SymmetricLinearization
 
@@ -17,7 +17,8 @@ class CG(LinearSolver):
 
     With a diagonal D = S²: (I − S M S) q = S v, then w = v + M S q: one product with M per step. Otherwise in
     w itself with ⟨x, D y⟩: one M and one D per step. The other system, (I − D M) w = v, has w = v + D t with
-    (I − M D) t = M v. A direction of nonpositive curvature ends a sample as not converged.
+    (I − M D) t = M v. A direction of nonpositive curvature ends a sample as not converged; so does
+    a solution too large to be one.
     Source: theory.md 10.1, 10.2.
     """
 
@@ -31,7 +32,7 @@ class CG(LinearSolver):
         else:
             t, ratio, steps, done = diagonal(form, form.diagonal, right, tolerance, max_steps)
         w = t.add_(right) if system.transposed else form.apply_d(t.add_(right)).add_(v)
-        return Linear(w, ratio, steps, done)
+        return Linear(w, ratio, steps, done.logical_and_(plausible(w, v)))
 
 
 class Assumed(SymmetricLinearization):

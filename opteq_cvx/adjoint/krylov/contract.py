@@ -61,5 +61,10 @@ def norms(x: Tensor) -> Tensor:
 
 
 def relative(residual: Tensor, size: Tensor) -> Tensor:
-    """residual / size, and 0 where both are 0."""
-    return torch.where(residual > 0, residual / size, torch.zeros_like(residual))
+    """residual / size, and 0 where the residual is 0."""
+    return torch.where(residual == 0, 0.0, residual / size)
+
+
+def plausible(w: Tensor, v: Tensor) -> Tensor:
+    """Whether ‖w‖ ≤ ‖v‖ / √eps: beyond, the system is numerically singular and a small residual says nothing."""
+    return norms(w) * torch.finfo(w.dtype).eps ** 0.5 <= norms(v)

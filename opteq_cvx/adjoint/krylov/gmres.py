@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from opteq_cvx.adjoint.krylov.contract import Linear, LinearSolver, System, norms, relative
+from opteq_cvx.adjoint.krylov.contract import Linear, LinearSolver, System, norms, plausible, relative
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +45,7 @@ class GMRES(LinearSolver):
             if not bool((active & ~stuck & (residual > goal)).any()):
                 break
         ratio = relative(residual, size)
-        return Linear(w, ratio, steps, residual <= goal)
+        return Linear(w, ratio, steps, (residual <= goal) & plausible(w, v))
 
 
 def cycle(

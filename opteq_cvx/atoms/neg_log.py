@@ -1,0 +1,63 @@
+"""The negative logarithm, f(x) = −ln x, entry by entry: log barriers, likelihoods."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from opteq_cvx.atoms.contract import Atom, Data, Spelling, Trait
+from opteq_cvx.atoms.roots import Entrywise
+from opteq_cvx.ir.pattern import Op
+
+
+@dataclass(frozen=True, slots=True)
+class _Root(Entrywise):
+    """x − t/x = v, x > 0; the derivatives are x/r and 1/r with r = x + t/x = √(v² + 4t)."""
+
+    @override
+    def solve(self, *inputs: Tensor) -> Tensor:
+        v, t = inputs
+        r = torch.hypot(v, 2.0 * t.sqrt())
+        return torch.where(v >= 0, 0.5 * (v + r), 2.0 * t / torch.where(v >= 0, 1.0, r - v))
+
+    @override
+    def partials(self, x: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+        v, _ = inputs
+        r = 2.0 * x - v
+        some = r > 0
+        rate = torch.where(some, 1.0 / torch.where(some, r, 1.0), 0.0)
+        return x * rate, rate
+
+
+_ROOT = _Root()
+
+
+@dataclass(frozen=True, slots=True)
+class NegLog(Atom):
+    """f(x) = −ln x for x > 0; prox (v + √(v² + 4t))/2."""
+
+    name = "neg_log"
+    formula = "−ln x"
+    cost = "O(n)"
+    source = "Parikh, Boyd 2014, section 6.1.3"
+    traits = frozenset({Trait.SEPARABLE})
+    patterns = (Op("neg_log"),)
+    spellings = (
+        Spelling(text="-sum(log(x))", draw=(0.1, 3.0)),
+        Spelling(text="-sum(log(x))", variables={"x": (2, 3)}, draw=(0.1, 3.0)),
+        Spelling(text="-w @ log(x)", parameters={"w": ((5,), {"nonneg": True})}, weight="w", draw=(0.1, 3.0)),
+        Spelling(text="-sum(log1p(x))", arg="1 + x", draw=(-0.9, 3.0)),
+    )
+
+    @override
+    def value(self, x: Tensor, data: Data) -> Tensor:
+        return torch.where(x <= 0, torch.inf, -torch.where(x <= 0, 1.0, x).log())
+
+    @override
+    def prox(self, v: Tensor, step: Tensor, data: Data) -> Tensor:
+        return _ROOT(v, step)
+
+    @override
+    def conjugate(self, y: Tensor, data: Data) -> Tensor:
+        return torch.where(y >= 0, torch.inf, -1.0 - torch.where(y >= 0, 1.0, -y).log())

@@ -1,0 +1,139 @@
+"""Powers f(x) = x^p that are convex, p < 0 or p > 1, entry by entry: 1/x, √x³, x³, x⁴."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from opteq_cvx.atoms.contract import Atom, Data, Recognized, Spelling, Trait
+from opteq_cvx.atoms.primitives import indicator
+from opteq_cvx.atoms.roots import Entrywise, fall_root, grow_root
+from opteq_cvx.errors import CompileError, message
+from opteq_cvx.ir.frozen import FrozenDict
+from opteq_cvx.ir.pattern import Op, match
+from opteq_cvx.ir.tree import Node
+
+
+@dataclass(frozen=True, slots=True)
+class FallingPower(Entrywise):
+    """x − t·|p|·x^(p−1) = v, x > 0, for p < 1."""
+
+    p: float
+
+    @override
+    def solve(self, *inputs: Tensor) -> Tensor:
+        v, t = inputs
+        return fall_root(v, abs(self.p) * t, self.p - 1.0)
+
+    @override
+    def partials(self, x: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+        _, t = inputs
+        power = x ** (2.0 - self.p)
+        total = power + abs(self.p) * (1.0 - self.p) * t
+        some = total > 0
+        total = torch.where(some, total, 1.0)
+        return torch.where(some, power / total, 0.0), torch.where(some, abs(self.p) * x / total, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _GrowingPower(Entrywise):
+    """x + t·p·x^(p−1) = v, x ≥ 0, for p > 1; 0 where v ≤ 0."""
+
+    p: float
+
+    @override
+    def solve(self, *inputs: Tensor) -> Tensor:
+        v, t = inputs
+        return grow_root(v, self.p * t, self.p - 1.0)
+
+    @override
+    def partials(self, x: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+        v, t = inputs
+        some = (v > 0) & (x > 0)
+        x = torch.where(some, x, 1.0)
+        slope = self.p * x ** (self.p - 1.0)
+        rate = torch.where(some, x / (x + t * (self.p - 1.0) * slope), 0.0)
+        return rate, -slope * rate
+
+
+@dataclass(frozen=True, slots=True)
+class Power(Atom):
+    """f(x) = x^p, static `p`: for p < 0 on x > 0; for p > 1 on x ≥ 0, but |x|^p on all x for p = 4, 8, 16, …
+
+    The prox is the root of x + t·p·x^(p−1) = v; at v = 0, where x ≥ 0 cuts it off, the derivative is 0.
+
+    Raises:
+        CompileError: 0 ≤ p ≤ 1.
+    """
+
+    p: float = 3.0
+
+    name = "power"
+    formula = "x^p, p < 0 or p > 1"
+    cost = "O(n)"
+    source = "optimality: x + t·p·x^(p−1) = v"
+    traits = frozenset({Trait.SEPARABLE})
+    patterns = (Op("power"),)
+    wrong: ClassVar[tuple[Mapping[str, Any], ...]] = ({"p": 0.0}, {"p": 0.5}, {"p": 1.0})
+    spellings = (
+        Spelling(text="sum(inv_pos(x))", static={"p": -1.0}, draw=(0.1, 3.0), argmin=False),
+        Spelling(text="sum(power(x, -2))", static={"p": -2.0}, draw=(0.1, 3.0), argmin=False),
+        Spelling(text="sum(x**1.5)", static={"p": 1.5}, draw=(0.0, 3.0)),
+        Spelling(text="sum(x**3)", variables={"x": (2, 3)}, static={"p": 3.0}, draw=(0.0, 3.0), argmin=False),
+        Spelling(
+            text="w @ x**4",
+            parameters={"w": ((5,), {"nonneg": True})},
+            weight="w",
+            static={"p": 4.0},
+            argmin=False,
+        ),
+    )
+
+    def __post_init__(self) -> None:
+        if not (self.p < 0 or self.p > 1):
+            raise CompileError(
+                message(f"power got p={self.p}", "p < 0 or p > 1", "use neg_power for 0 < p < 1")
+            )
+
+    @override
+    @classmethod
+    def recognize(cls, node: Node) -> Recognized | None:
+        found = match(cls.patterns[0], node)
+        if found is None or found.bound["x"].affine is None:
+            return None
+        return Recognized(found.bound["x"].affine, FrozenDict(p=node.attrs["p"]))
+
+    @property
+    def even(self) -> bool:
+        """Whether f is |x|^p for all x, which CVXPY has for powers of two."""
+        return self.p > 1 and self.p.is_integer() and (int(self.p) & (int(self.p) - 1)) == 0
+
+    @override
+    def value(self, x: Tensor, data: Data) -> Tensor:
+        if self.even:
+            return x.abs() ** self.p
+        outside = x <= 0 if self.p < 0 else x < 0
+        return torch.where(outside, torch.inf, torch.where(outside, 1.0, x) ** self.p)
+
+    @override
+    def prox(self, v: Tensor, step: Tensor, data: Data) -> Tensor:
+        if self.p < 0:
+            return FallingPower(self.p)(v, step)
+        root = _GrowingPower(self.p)
+        return root(v, step) - root(-v, step) if self.even else root(v, step)
+
+    @override
+    def conjugate(self, y: Tensor, data: Data) -> Tensor:
+        q = self.p / (self.p - 1.0)
+        if self.p < 0:
+            size = torch.relu(-y) / -self.p
+            return (self.p - 1.0) * size**q + indicator(torch.relu(y), y.abs())
+        size = y.abs() if self.even else torch.relu(y)
+        return (self.p - 1.0) * (size / self.p) ** q
+
+    @override
+    def kinks(self, v: Tensor, step: Tensor, data: Data) -> tuple[Tensor, ...]:
+        return (torch.zeros_like(v),) if self.p > 2 and not self.even else ()
