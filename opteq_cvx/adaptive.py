@@ -4,13 +4,13 @@ import torch
 from torch import Tensor
 
 from opteq_cvx.adjoint.problem import take
-from opteq_cvx.iterate.contract import Iterate, Iteration, Map, Restrict, Stop
+from opteq_cvx.iterate.contract import Gauge, Iterate, Iteration, Map, Measure, Restrict, Stop
 from opteq_cvx.splitting.contract import Prepared, Splitting, Theta
 
-FIRST_ROUND = 40  # evaluations of T before the first look at the residuals
+FIRST_ROUND = 25  # evaluations of T before the first look at the residuals
 ROUNDING = 1e3  # no optimality error below this many units of rounding is asked for
-GROWTH = 1.5
-TIGHTEN = 0.1  # the map's tolerance where its residual was met and the program's error was not
+GROWTH = 1.3
+REBALANCES = 12  # at most so many changes of the map
 
 
 def adaptive_solve(
@@ -24,25 +24,23 @@ def adaptive_solve(
     finite = torch.ones_like(converged)
     active = _hopeful(prepared, converged).nonzero().squeeze(1)
     accuracy = max(stop.tolerance, ROUNDING * torch.finfo(z.dtype).eps)
-    used, length, tolerance = 0, float(FIRST_ROUND), stop.tolerance
+    used, length, changes = 0, float(FIRST_ROUND), 0
     while active.numel() and used < stop.max_steps:
         part, ready = take(theta, active), Prepared(take(prepared.tensors, active), prepared.certificate)
         count = min(int(length), stop.max_steps - used)
-        inner = Stop(tolerance=tolerance, max_steps=count, check_every=stop.check_every, margin=stop.margin)
+        gauge = _gauge(splitting, part, ready)
+        inner = Stop(tolerance=accuracy, max_steps=count, check_every=stop.check_every, gauge=gauge)
         done = iteration.run(_restricted(splitting, part, ready), z[active], inner)
         z[active], residual[active], finite[active] = done.z, done.residual, done.finite
         steps[active] += done.steps
-        used, length = used + count, length * GROWTH
-        error = splitting.error(done.z, part, ready)
-        assert error is not None  # adaptive splittings measure it
-        good = done.finite & (error <= accuracy)
+        used, length = used + int(done.steps.max()), length * GROWTH
+        good = done.converged
         converged[active] = good
-        if bool((done.converged & ~good).any()):
-            tolerance = max(tolerance * TIGHTEN, 4 * torch.finfo(z.dtype).eps)
         active = active[done.finite & ~good]
-        if active.numel():
+        if active.numel() and changes < REBALANCES:
             change = splitting.rebalance(z, theta, prepared)
-            z, prepared = change if change is not None else (z, prepared)
+            if change is not None:
+                (z, prepared), changes = change, changes + 1
     return Iterate(z, residual, steps, converged, finite), prepared
 
 
@@ -51,6 +49,18 @@ def _hopeful(prepared: Prepared, like: Tensor) -> Tensor:
     if certificate.convex is not None:
         keep = keep & certificate.convex
     return keep if certificate.empty is None else keep & ~certificate.empty
+
+
+def _gauge(splitting: Splitting, theta: Theta, prepared: Prepared) -> Gauge:
+    """The optimality error of the program as the driver's measure."""
+
+    def gauge(rows: Tensor | None) -> Measure:
+        if rows is None:
+            return lambda z, image: splitting.error(z, theta, prepared)
+        part, ready = take(theta, rows), Prepared(take(prepared.tensors, rows), prepared.certificate)
+        return lambda z, image: splitting.error(z, part, ready)
+
+    return gauge
 
 
 def _restricted(splitting: Splitting, theta: Theta, prepared: Prepared) -> Restrict:

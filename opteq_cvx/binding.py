@@ -160,7 +160,7 @@ def _satisfies(leaf: Leaf, value: Tensor) -> Tensor:
     if a.get("nonpos") or a.get("neg"):
         ok = ok & (flat.amax(dim=1) <= slack)
     if a.get("bounds") is not None:
-        lower, upper = (torch.as_tensor(b, dtype=value.dtype, device=value.device) for b in a["bounds"])
+        lower, upper = (torch.tensor(b, dtype=value.dtype, device=value.device) for b in a["bounds"])
         below, above = (lower - value).reshape(flat.shape), (value - upper).reshape(flat.shape)
         ok = ok & (below.amax(dim=1) <= slack) & (above.amax(dim=1) <= slack)
     if any(a.get(k) for k in ("symmetric", "PSD", "NSD")):

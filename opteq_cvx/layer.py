@@ -47,6 +47,8 @@ class EquilibriumLayer(nn.Module):
     `forward` writes nothing on the module. Built by `opteq_cvx.compile` or `opteq_cvx.load`.
     """
 
+    _anchor: Tensor
+
     def __init__(self, plan: Plan, weights: WeightStore, options: Options, declaration: object | None = None) -> None:
         super().__init__()
         self.plan = plan
@@ -54,6 +56,8 @@ class EquilibriumLayer(nn.Module):
         self.weights = weights
         self.options = options
         self.declaration = declaration
+        anchor = torch.zeros((), dtype=torch.get_default_dtype())
+        self.register_buffer("_anchor", anchor, persistent=False)  # dtype and device where nothing else tells
         self._inputs = tuple(p for p in plan.program.parameters if p.stage is Stage.INPUT)
 
     @classmethod
@@ -114,7 +118,7 @@ class EquilibriumLayer(nn.Module):
         """Evaluate the weights, and what is factored once per weight update, for many calls at fixed weights."""
         with torch.no_grad():
             weights = self._weight_values()
-            like = next(iter(weights.values()), torch.zeros(()))
+            like = next(iter(weights.values()), self._anchor)
             zeros = {p.name: like.new_zeros(1, *p.shape) for p in self._inputs}
             env = Environment({**weights, **zeros}, like.dtype, like.device)
             splitting = self.plan.splitting
@@ -139,6 +143,12 @@ class EquilibriumLayer(nn.Module):
         for name, parameter in targets.items():
             parameter.value = self.weights.numpy(name)
 
+    def _like(self, weights: Mapping[str, Tensor]) -> Tensor | None:
+        """What fixes dtype and device of a call: the weights, else the inputs (None), else the module's own."""
+        if weights:
+            return next(iter(weights.values()))
+        return None if self._inputs else self._anchor
+
     def _weight_values(self) -> dict[str, Tensor]:
         return {name: self.weights.value(name).unsqueeze(0) for name in self.weights.names}
 
@@ -154,7 +164,7 @@ class EquilibriumLayer(nn.Module):
         history: bool = False,
     ) -> Solution:
         weights = prepared.weights if prepared is not None else self._weight_values()
-        bound = bind(self._inputs, inputs, named, next(iter(weights.values()), None))
+        bound = bind(self._inputs, inputs, named, self._like(weights))
         finite = bound.finite & _all_finite(weights, bound)
         env = Environment({**weights, **bound.values}, bound.dtype, bound.device)
         trace = Trace() if history else None

@@ -1,6 +1,6 @@
 """z*(θ) = T(z*, θ) as a differentiable function of θ, to any order and in every transform."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,11 +9,11 @@ from torch import Tensor
 from typing_extensions import override
 
 from opteq_cvx.adjoint.fold import vectorize
-from opteq_cvx.adjoint.linear_solve import AdjointSolve, substitute
+from opteq_cvx.adjoint.linear_solve import adjoint_solve, substitute
 from opteq_cvx.adjoint.problem import FixedPoint, mend
 from opteq_cvx.adjoint.pull import forward_again, pull, push
 from opteq_cvx.iterate.contract import Iterate
-from opteq_cvx.splitting.contract import Certificate, Prepared
+from opteq_cvx.splitting.contract import Prepared
 
 INFO = 8  # tensors between z and the prepared ones: failed, residual, steps, converged, finite, modulus, convex, empty
 
@@ -47,12 +47,13 @@ class Equilibrium(torch.autograd.Function):
     @override
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> Any:
-        problem, count, g = ctx.problem, ctx.count, cotangents[0]
+        problem: FixedPoint = ctx.problem
+        count, g = ctx.count, cotangents[0]
         if g is None:
             return None, None, None, *[None] * count
         z, failed, modulus, theta, prepared = unpack(problem, count, ctx.saved_tensors)
         v = g.masked_fill(failed[:, None], 0.0)
-        w = AdjointSolve.apply(problem, True, count, z, v, modulus, *theta, *prepared)
+        w = adjoint_solve(problem, True, count, z, v, modulus, *theta, *prepared)
         needs = ctx.needs_input_grad[3:]
 
         def image(*chosen: Tensor) -> Tensor:
@@ -68,7 +69,8 @@ class Equilibrium(torch.autograd.Function):
     @override
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
-        problem, count = ctx.problem, ctx.count
+        problem: FixedPoint = ctx.problem
+        count = ctx.count
         needs = [move is not None for move in tangents[3:]]
         with forward_again(ctx) as saved:
             z, failed, modulus, theta, prepared = unpack(problem, count, saved)
@@ -82,7 +84,7 @@ class Equilibrium(torch.autograd.Function):
             primals = [t for t, need in zip(theta, needs, strict=True) if need]
             right = push(image, primals, [move for move in tangents[3:] if move is not None])
             right = right.masked_fill(failed[:, None], 0.0)
-            return AdjointSolve.apply(problem, False, count, z, right, modulus, *theta, *prepared), *nothing
+            return adjoint_solve(problem, False, count, z, right, modulus, *theta, *prepared), *nothing
 
     @override
     @staticmethod
@@ -92,10 +94,12 @@ class Equilibrium(torch.autograd.Function):
             problem = replace(problem, prepared=None)  # made for other θ
 
         def apply(merged: list[Tensor]) -> tuple[Tensor, ...]:
-            result: tuple[Tensor, ...] = Equilibrium.apply(problem, *merged)
-            return result
+            return equilibrium(problem, *merged)
 
         return vectorize(apply, info.batch_size, tensors, in_dims[1:], full=2)
+
+
+equilibrium: Callable[..., tuple[Tensor, ...]] = Equilibrium.apply
 
 
 def outputs(problem: FixedPoint, iterate: Iterate, prepared: Prepared, valid: Tensor) -> tuple[Tensor, ...]:

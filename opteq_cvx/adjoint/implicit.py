@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 from typing_extensions import override
 
-from opteq_cvx.adjoint.equilibrium import Equilibrium
+from opteq_cvx.adjoint.equilibrium import equilibrium
 from opteq_cvx.adjoint.krylov.automatic import Automatic
 from opteq_cvx.adjoint.krylov.contract import LinearSolver
 from opteq_cvx.adjoint.mode import AdjointMode, Equilibrated, everything, gather
@@ -28,11 +28,9 @@ class Implicit(AdjointMode):
     max_steps: int = 1000
 
     @override
-    def equilibrate(
-        self, problem: FixedPoint, z0: Tensor, theta: Theta, valid: Tensor | None = None
-    ) -> Equilibrated:
+    def equilibrate(self, problem: FixedPoint, z0: Tensor, theta: Theta, valid: Tensor | None = None) -> Equilibrated:
         solver = Automatic() if self.solver is None else self.solver
         tolerance = problem.tolerance if self.tolerance is None else self.tolerance
         options = LinearOptions(solver=solver, tolerance=tolerance, max_steps=self.max_steps)
         bound = replace(problem, linear=options)
-        return gather(Equilibrium.apply(bound, z0.detach(), everything(z0, valid), *theta))
+        return gather(equilibrium(bound, z0.detach(), everything(z0, valid), *theta))

@@ -1,6 +1,6 @@
 """w = (I − J)^{-T} v as a differentiable function of the state, the parameters and v, to any order."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,9 +10,12 @@ from typing_extensions import override
 from opteq_cvx.adjoint.fold import vectorize
 from opteq_cvx.adjoint.krylov.contract import Linear, System
 from opteq_cvx.adjoint.problem import FixedPoint, take
-from opteq_cvx.adjoint.pull import forward_again, pull, push
+from opteq_cvx.adjoint.pull import forward_again, pull, push, vjp
 from opteq_cvx.splitting.contract import Certificate, Prepared
 from opteq_cvx.splitting.linearization import Linearization
+
+SMALLEST_MARGIN = 1e-3  # tolerances are divided by at most 1/this for badly conditioned programs
+ROUNDING = 10.0  # no residual below this many units of rounding is asked for
 
 
 class AdjointSolve(torch.autograd.Function):
@@ -52,7 +55,7 @@ class AdjointSolve(torch.autograd.Function):
         nothing = [None] * len(tensors)
         if g is None:
             return None, None, None, None, None, None, *nothing
-        h = AdjointSolve.apply(problem, not transposed, count, z, g, modulus, *tensors)
+        h = adjoint_solve(problem, not transposed, count, z, g, modulus, *tensors)
         needs = [ctx.needs_input_grad[3], *ctx.needs_input_grad[6 : 6 + count]]
         if not any(needs):
             return None, None, None, None, h, None, *nothing
@@ -86,7 +89,7 @@ class AdjointSolve(torch.autograd.Function):
             if any(needs):
                 primals = [p for p, need in zip([z, *theta], needs, strict=True) if need]
                 right = right + push(product, primals, [move for move in moves if move is not None])
-            return AdjointSolve.apply(problem, transposed, count, z, right, modulus, *tensors)
+            return adjoint_solve(problem, transposed, count, z, right, modulus, *tensors)
 
     @override
     @staticmethod
@@ -94,20 +97,19 @@ class AdjointSolve(torch.autograd.Function):
         problem, transposed, count, *tensors = arguments
 
         def apply(merged: list[Tensor]) -> tuple[Tensor, ...]:
-            return (AdjointSolve.apply(problem, transposed, count, *merged),)
+            return (adjoint_solve(problem, transposed, count, *merged),)
 
         (w,), (dim,) = vectorize(apply, info.batch_size, tensors, in_dims[3:], full=2)
         return w, dim
 
 
-def transpose(
-    problem: FixedPoint, z: Tensor, theta: Sequence[Tensor], prepared: Sequence[Tensor], a: Tensor
-) -> Tensor:
+adjoint_solve: Callable[..., Tensor] = AdjointSolve.apply
+
+
+def transpose(problem: FixedPoint, z: Tensor, theta: Sequence[Tensor], prepared: Sequence[Tensor], a: Tensor) -> Tensor:
     """Jᵀ a, differentiable in z, θ and a."""
-    _, product = torch.func.vjp(lambda state: problem.step(state, theta, prepared), z)
-    (result,) = product(a)
-    answer: Tensor = result
-    return answer
+    _, product = vjp(lambda state: problem.step(state, theta, prepared), z)
+    return product(a)[0]
 
 
 def substitute(tensors: Sequence[Tensor], needs: Sequence[bool], chosen: Sequence[Tensor]) -> list[Tensor]:
@@ -136,6 +138,7 @@ def solve(
         return splitting.linearize(z[rows], take(parameters, rows), part)
 
     jacobian = splitting.linearize(z, parameters, Prepared(constants, Certificate()))
-    goal = (options.tolerance * modulus.nan_to_num(1.0)).clamp_min(10.0 * torch.finfo(z.dtype).eps)
+    margin = modulus.nan_to_num(1.0).clamp(SMALLEST_MARGIN, 1.0)
+    goal = (options.tolerance * margin).clamp_min(ROUNDING * torch.finfo(z.dtype).eps)
     system = System(jacobian, transposed, restrict)
     return options.solver.solve(system, v.contiguous(), tolerance=goal, max_steps=options.max_steps)

@@ -31,9 +31,7 @@ class AdjointMode(ABC):
     """Solve and attach a gradient; instances are frozen dataclasses of options, keyword-only."""
 
     @abstractmethod
-    def equilibrate(
-        self, problem: FixedPoint, z0: Tensor, theta: Theta, valid: Tensor | None = None
-    ) -> Equilibrated:
+    def equilibrate(self, problem: FixedPoint, z0: Tensor, theta: Theta, valid: Tensor | None = None) -> Equilibrated:
         """The fixed point from z0 (B, d), differentiable in θ.
 
         Args:

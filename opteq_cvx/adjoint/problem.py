@@ -21,7 +21,10 @@ The `Prepared` it returns is the one that `Splitting.step` and `primal` are to b
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinearOptions:
-    """How the adjoint system is solved: to ‖v − A w‖ ≤ tolerance · modulus · ‖v‖ (modulus 1 where none is certified)."""
+    """How the adjoint system is solved: to ‖v − A w‖ ≤ tolerance · μ · ‖v‖.
+
+    μ is the certified modulus, but at least 1e-3, and 1 where none is certified; never below 10 eps.
+    """
 
     solver: LinearSolver = field(default_factory=Automatic)
     tolerance: float

@@ -11,6 +11,12 @@ from torch.autograd import forward_ad
 Function = Callable[..., Tensor]
 
 
+def vjp(function: Callable[..., Any], *primals: Tensor) -> tuple[Any, Callable[..., tuple[Tensor, ...]]]:
+    """torch.func.vjp, typed: the value and the map from cotangents to one product per primal."""
+    found = torch.func.vjp(function, *primals)
+    return found[0], found[1]
+
+
 def pull(function: Function, primals: Sequence[Tensor], cotangent: Tensor) -> tuple[Tensor, ...]:
     """The vector-Jacobian products of function(*primals) with `cotangent`, one per primal.
 
@@ -18,9 +24,7 @@ def pull(function: Function, primals: Sequence[Tensor], cotangent: Tensor) -> tu
     half the overhead.
     """
     if torch.is_grad_enabled() or any(forward_ad.unpack_dual(t).tangent is not None for t in (*primals, cotangent)):
-        _, transpose = torch.func.vjp(function, *primals)
-        products: tuple[Tensor, ...] = transpose(cotangent)
-        return products
+        return vjp(function, *primals)[1](cotangent)
     with torch.enable_grad():
         leaves = [p.detach().requires_grad_() for p in primals]
         image = function(*leaves)
@@ -31,11 +35,9 @@ def pull(function: Function, primals: Sequence[Tensor], cotangent: Tensor) -> tu
 
 def push(function: Function, primals: Sequence[Tensor], tangents: Sequence[Tensor]) -> Tensor:
     """The Jacobian-vector product, by transposing the linear map u ↦ Jᵀu: forward mode does not nest in a jvp rule."""
-    image, transpose = torch.func.vjp(function, *primals)
-    _, again = torch.func.vjp(transpose, torch.zeros_like(image))
-    (product,) = again(tuple(tangents))
-    result: Tensor = product
-    return result
+    image, transpose = vjp(function, *primals)
+    _, again = vjp(transpose, torch.zeros_like(image))
+    return again(tuple(tangents))[0]
 
 
 @contextmanager

@@ -46,13 +46,15 @@ class GradientRecord:
         self._forward = residual if self._forward is None else self._forward
         self._spoiled = self._spoiled or spoiled
 
-    def note_adjoint(self, v: Tensor, w: Tensor, modulus: Tensor, residual: Tensor, steps: Tensor, solved: Tensor) -> None:
-        """Called by the adjoint solve; `modulus` (1|B,) is NaN where nothing is certified."""
+    def note_adjoint(
+        self, v: Tensor, w: Tensor, modulus: Tensor, residual: Tensor, steps: Tensor, solved: Tensor
+    ) -> None:
+        """Called by the adjoint solve; `modulus` (1|B,) is NaN or 0 where nothing is certified."""
         if self._error is not None:
             return
         size, length = torch.linalg.vector_norm(v, dim=1), torch.linalg.vector_norm(w, dim=1)
         gain = torch.where(size > 0, length / size, 1.0).clamp_min(torch.finfo(v.dtype).tiny)
-        amplification = torch.where(torch.isnan(modulus), gain.clamp_min(1.0), 1.0 / modulus)
+        amplification = torch.where(modulus > 0, 1.0 / modulus, gain.clamp_min(1.0))
         known = self._forward is not None and self._forward.shape == residual.shape
         forward = self._forward if known and self._forward is not None else torch.zeros_like(residual)
         self._error = GradientError(residual, steps, solved, amplification * (residual / gain + forward))

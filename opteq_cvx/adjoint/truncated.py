@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 from typing_extensions import override
 
-from opteq_cvx.adjoint.equilibrium import Equilibrium
-from opteq_cvx.adjoint.first_order import FirstOrder
+from opteq_cvx.adjoint.equilibrium import equilibrium
+from opteq_cvx.adjoint.first_order import first_order
 from opteq_cvx.adjoint.mode import AdjointMode, Equilibrated, everything, gather, sound
 from opteq_cvx.adjoint.problem import FixedPoint
 from opteq_cvx.splitting.contract import Theta
@@ -25,12 +25,10 @@ class Truncated(AdjointMode):
     damping: float = 1.0
 
     @override
-    def equilibrate(
-        self, problem: FixedPoint, z0: Tensor, theta: Theta, valid: Tensor | None = None
-    ) -> Equilibrated:
+    def equilibrate(self, problem: FixedPoint, z0: Tensor, theta: Theta, valid: Tensor | None = None) -> Equilibrated:
         constants = tuple(t.detach() for t in theta)
-        found = gather(Equilibrium.apply(problem, z0.detach(), everything(z0, valid), *constants))
-        attached = tuple(FirstOrder.apply(t) if t.requires_grad else t for t in theta)
+        found = gather(equilibrium(problem, z0.detach(), everything(z0, valid), *constants))
+        attached = tuple(first_order(t) if t.requires_grad else t for t in theta)
         start, parameters, prepared = sound(problem, found, found.z, attached)
         z = start
         for _ in range(self.steps):

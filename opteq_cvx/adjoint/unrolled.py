@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from typing_extensions import override
 
-from opteq_cvx.adjoint.equilibrium import Equilibrium
+from opteq_cvx.adjoint.equilibrium import equilibrium
 from opteq_cvx.adjoint.mode import AdjointMode, Equilibrated, everything, gather, sound
 from opteq_cvx.adjoint.problem import FixedPoint
 from opteq_cvx.iterate.contract import Iterate
@@ -32,12 +32,10 @@ class Unrolled(AdjointMode):
     checkpoint: int | None = None
 
     @override
-    def equilibrate(
-        self, problem: FixedPoint, z0: Tensor, theta: Theta, valid: Tensor | None = None
-    ) -> Equilibrated:
+    def equilibrate(self, problem: FixedPoint, z0: Tensor, theta: Theta, valid: Tensor | None = None) -> Equilibrated:
         bare = replace(problem, solve=preparation(problem))
         constants = tuple(t.detach() for t in theta)
-        found = gather(Equilibrium.apply(bare, z0.detach(), everything(z0, valid), *constants))
+        found = gather(equilibrium(bare, z0.detach(), everything(z0, valid), *constants))
         start, parameters, prepared = sound(problem, found, z0.detach(), theta)
 
         def run(count: int) -> Callable[[Tensor], Tensor]:
@@ -69,9 +67,7 @@ class Unrolled(AdjointMode):
             failed = found.failed | ~finite
             steps = torch.full_like(found.steps, self.steps)
         z = torch.where(failed[:, None], found.z, z)
-        return replace(
-            found, z=z, failed=failed, residual=residual, steps=steps, converged=converged, finite=finite
-        )
+        return replace(found, z=z, failed=failed, residual=residual, steps=steps, converged=converged, finite=finite)
 
 
 def preparation(problem: FixedPoint) -> Callable[[Tensor, Theta, Prepared | None], tuple[Iterate, Prepared]]:

@@ -16,7 +16,10 @@ from opteq_cvx.ir.tree import Node
 
 @dataclass(frozen=True, slots=True)
 class Deadzone(Atom):
-    """f(x) = max(|x| − m, 0), data `m` ≥ 0; the prox leaves |v| ≤ m, stops at m, then shrinks by t."""
+    """f(x) = max(|x| − m, 0), data `m`; the prox leaves |v| ≤ m, stops at m, then shrinks by t.
+
+    Where m < 0 there is no dead zone, f = |x| − m, and the prox is that of |x|.
+    """
 
     name = "deadzone"
     formula = "max(|x| − m, 0)"
@@ -44,14 +47,17 @@ class Deadzone(Atom):
 
     @override
     def prox(self, v: Tensor, step: Tensor, data: Data) -> Tensor:
-        excess = v - clip(v, -data["m"], data["m"])
+        m = torch.relu(data["m"])
+        excess = v - clip(v, -m, m)
         return v - torch.clamp(excess, -step, step)
 
     @override
     def conjugate(self, y: Tensor, data: Data) -> Tensor:
-        return data["m"] * y.abs() + indicator(y.abs() - 1.0, y.abs())
+        m = data["m"]
+        return torch.relu(m) * y.abs() - torch.relu(-m) + indicator(y.abs() - 1.0, y.abs())
 
     @override
     def kinks(self, v: Tensor, step: Tensor, data: Data) -> tuple[Tensor, ...]:
-        near, far = data["m"].expand_as(v), (data["m"] + step).expand_as(v)
+        m = torch.relu(data["m"])
+        near, far = m.expand_as(v), (m + step).expand_as(v)
         return near, -near, far, -far

@@ -18,8 +18,8 @@ class _Root(Entrywise):
 
     @override
     def solve(self, *inputs: Tensor) -> Tensor:
-        v, t = inputs
-        v = torch.where(v <= t, t, v)
+        point, t = inputs
+        v = torch.where(point <= t, t, point)
         low, high = 0.5 * exp_root(2.0 * v, 2.0 * t), exp_root(v, t)
         low, high = torch.where(low <= 0, 0.0, low), torch.where(high <= 0, 0.0, high)
 
@@ -27,7 +27,7 @@ class _Root(Entrywise):
             power = t * bounded_exp(x)
             return x + (1.0 + x) * power - v, 1.0 + (2.0 + x) * power
 
-        return newton(residual, low, high)
+        return torch.where(point <= t, 0.0, newton(residual, low, high))
 
     @override
     def partials(self, x: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:

@@ -57,13 +57,9 @@ class Weight(cp.Parameter):
         **attributes: Any,
     ) -> None:
         if "value" in attributes:
-            raise CompileError(
-                message("value= on a Weight", "init=", "write init= instead", f"Weight {name!r}")
-            )
+            raise CompileError(message("value= on a Weight", "init=", "write init= instead", f"Weight {name!r}"))
         if seed is not None and generator is not None:
-            raise InputError(
-                message("both seed and generator", "one of them", "drop one", f"Weight {name!r}")
-            )
+            raise InputError(message("both seed and generator", "one of them", "drop one", f"Weight {name!r}"))
         declare(self, "Weight", shape, name, attributes)
         self._norm = norm
         self._orthogonal = orthogonal

@@ -11,7 +11,7 @@ from opteq_cvx.frontend.affine_fallback import extracted
 from opteq_cvx.frontend.affine_products import PRODUCT_RULES
 from opteq_cvx.frontend.affine_shapes import SHAPE_RULES
 from opteq_cvx.frontend.hoist import hoist
-from opteq_cvx.frontend.names import entry
+from opteq_cvx.frontend.names import arguments, entry
 from opteq_cvx.frontend.scope import Scope, complex_values
 from opteq_cvx.ir import affine as aff
 from opteq_cvx.ir.linmap import LinearMap
@@ -35,19 +35,19 @@ def _affine(expr: cp.Expression, scope: Scope) -> Affine:
     if expr.is_complex():
         raise UnsupportedError(complex_values(expr))
     maps = maps_of(expr, scope)
-    return aff.add(*(aff.image(m, affine(expr.args[i], scope)) for i, m in maps))
+    return aff.add(*(aff.image(m, affine(arguments(expr)[i], scope)) for i, m in maps))
 
 
 def maps_of(expr: cp.Expression, scope: Scope) -> tuple[tuple[int, LinearMap], ...]:
     """The linear map of each argument of an affine atom, by argument position; coefficients are taken in."""
     row = entry(expr)
     if row is not None and row.op in SHAPE_RULES:
-        shapes = tuple(a.shape for a in expr.args)
+        shapes = tuple(a.shape for a in arguments(expr))
         return tuple(enumerate(SHAPE_RULES[row.op](shapes, expr.shape, row.attrs(expr))))
-    varying = [i for i, a in enumerate(expr.args) if scope.has_variables(a)]
+    varying = [i for i, a in enumerate(arguments(expr)) if scope.has_variables(a)]
     if row is not None and row.op in PRODUCT_RULES and len(varying) == 1:
-        at, c = varying[0], hoist(expr.args[1 - varying[0]], scope)
-        return ((at, PRODUCT_RULES[row.op](c, expr.args[at].shape, expr.shape, at == 1)),)
+        at, c = varying[0], hoist(arguments(expr)[1 - varying[0]], scope)
+        return ((at, PRODUCT_RULES[row.op](c, arguments(expr)[at].shape, expr.shape, at == 1)),)
     if row is not None and row.op == "power":  # power(x, 1)
         return ((0, SHAPE_RULES["wrap"]((expr.shape,), expr.shape, {})[0]),)
     return extracted(expr, scope)

@@ -15,6 +15,7 @@ import scipy.sparse as sp
 from opteq_cvx.errors import UnsupportedError, message
 from opteq_cvx.frontend.affine_shapes import positions, reshaping
 from opteq_cvx.frontend.hoist import hoist
+from opteq_cvx.frontend.names import arguments
 from opteq_cvx.frontend.scope import Scope, text
 from opteq_cvx.ir import act
 from opteq_cvx.ir.frozen import Array, FrozenDict, IntArray, Shape, size
@@ -31,12 +32,12 @@ def extracted(expr: cp.Expression, scope: Scope) -> tuple[tuple[int, LinearMap],
     Raises:
         UnsupportedError: the coefficients depend on parameters in a way that extraction does not cover.
     """
-    varying = [i for i, a in enumerate(expr.args) if scope.has_variables(a)]
-    parametric = [i for i, a in enumerate(expr.args) if scope.has_parameters(a) and i not in varying]
+    varying = [i for i, a in enumerate(arguments(expr)) if scope.has_variables(a)]
+    parametric = [i for i, a in enumerate(arguments(expr)) if scope.has_parameters(a) and i not in varying]
     if not parametric:
-        matrices = jacobians(expr, list(expr.args))
-        return tuple((i, Sparse(matrices[i], expr.args[i].shape, expr.shape)) for i in varying)
-    if len(parametric) == 1 and len(varying) == 1 and expr.args[parametric[0]].size <= BASIS_LIMIT:
+        matrices = jacobians(expr, list(arguments(expr)))
+        return tuple((i, Sparse(matrices[i], arguments(expr)[i].shape, expr.shape)) for i in varying)
+    if len(parametric) == 1 and len(varying) == 1 and arguments(expr)[parametric[0]].size <= BASIS_LIMIT:
         found = _bilinear(expr, scope, parametric[0], varying[0])
         if found is not None:
             return ((varying[0], found),)
@@ -74,7 +75,7 @@ def _fortran_positions(shape: Shape) -> IntArray:
 
 def _bilinear(expr: cp.Expression, scope: Scope, at: int, x_at: int) -> LinearMap | None:
     """out = Σₖ θₖ Gₖ x as scatter ∘ (values ∘ gathered θ) ∘ gather; None when expr is not linear in θ."""
-    shape, x_shape = expr.args[at].shape, expr.args[x_at].shape
+    shape, x_shape = arguments(expr)[at].shape, arguments(expr)[x_at].shape
     entries = []
     for k in range(size(shape)):
         matrix = sp.coo_array(_at_value(expr, at, x_at, _unit(shape, k)))
@@ -86,7 +87,7 @@ def _bilinear(expr: cp.Expression, scope: Scope, at: int, x_at: int) -> LinearMa
     gap = np.abs(built.tocsr() - _at_value(expr, at, x_at, trial)).max()
     if gap > 1e-9 * max(1.0, float(np.abs(weights).max(initial=0.0))):
         return None
-    theta = act.reshape(hoist(expr.args[at], scope), (size(shape),))
+    theta = act.reshape(hoist(arguments(expr)[at], scope), (size(shape),))
     picked = Apply("gather", (theta,), k.shape, FrozenDict(index=k.astype(np.int64)))
     gathered = gather(source.astype(np.int64), x_shape)
     scatter = Adjoint(gather(out.astype(np.int64), (expr.size,)))
@@ -95,7 +96,7 @@ def _bilinear(expr: cp.Expression, scope: Scope, at: int, x_at: int) -> LinearMa
 
 
 def _at_value(expr: cp.Expression, at: int, x_at: int, value: Array) -> Any:
-    args = [cp.Constant(value) if i == at else a for i, a in enumerate(expr.args)]
+    args = [cp.Constant(value) if i == at else a for i, a in enumerate(arguments(expr))]
     return jacobians(expr, args)[x_at]
 
 

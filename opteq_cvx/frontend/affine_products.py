@@ -124,24 +124,7 @@ def diagonal_of(a: ParamExpr) -> ParamExpr | None:
 
 
 def _kron(a: ParamExpr, shape_in: Shape, shape_out: Shape, left: bool) -> LinearMap:
-    rank = max(len(a.shape), len(shape_in))
-    if rank > 2:
-        return _kron_any(a, shape_in, shape_out, left)
-    two = (1,) * (2 - len(a.shape)) + a.shape, (1,) * (2 - len(shape_in)) + shape_in
-    inner = Kron(act.reshape(a, two[0]), two[1], "left" if left else "right")
-    return compose(reshaping(inner.shape_out, shape_out), compose(inner, reshaping(shape_in, two[1])))
-
-
-def _kron_any(a: ParamExpr, shape_in: Shape, shape_out: Shape, left: bool) -> LinearMap:
-    """N-dimensional Kronecker products: interleaved axes of an outer product."""
-    rank = max(len(a.shape), len(shape_in))
-    p, x = ((1,) * (rank - len(s)) + s for s in (a.shape, shape_in))
-    one_p, one_x = (0, 1) if left else (1, 0)
-    wide_p = tuple(n for i in range(rank) for n in ((p[i], 1) if one_p == 0 else (1, p[i])))
-    wide_x = tuple(n for i in range(rank) for n in ((1, x[i]) if one_x == 1 else (x[i], 1)))
-    full = np.broadcast_shapes(wide_p, wide_x)
-    inner = compose(broadcasting(wide_x, full), reshaping(shape_in, wide_x))
-    return compose(reshaping(full, shape_out), compose(diagonal(act.reshape(a, wide_p), full), inner))
+    return Kron(a, shape_in, "left" if left else "right")
 
 
 def _convolve(a: ParamExpr, shape_in: Shape, shape_out: Shape, left: bool) -> LinearMap:

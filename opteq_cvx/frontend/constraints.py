@@ -62,13 +62,9 @@ _RECORDED = {"zero": "equality", "nonpos": "inequality", "nonneg": "inequality",
 def _check_without_variables(constraint: Any, scope: Scope, origin: Origin) -> None:
     if any(scope.has_parameters(a) for a in constraint.args):
         fix = "declare it as an attribute of the parameter (nonneg=True, bounds=..., PSD=True)"
-        raise CompileError(
-            message("a constraint of parameters only", "a constraint with a variable", fix, origin)
-        )
+        raise CompileError(message("a constraint of parameters only", "a constraint with a variable", fix, origin))
     if not constraint.value():
-        raise CompileError(
-            message("a constant constraint that is false", "one that can hold", "remove it", origin)
-        )
+        raise CompileError(message("a constant constraint that is false", "one that can hold", "remove it", origin))
 
 
 def _equality(constraint: Any, scope: Scope, origin: Origin) -> tuple[Term, ...]:

@@ -5,7 +5,7 @@ from typing import Any
 import cvxpy as cp
 
 from opteq_cvx.errors import NotConvexError, message
-from opteq_cvx.frontend.names import entry, kind
+from opteq_cvx.frontend.names import arguments, entry, kind
 from opteq_cvx.frontend.scope import text
 
 PRODUCTS = ("multiply", "matmul")
@@ -22,9 +22,7 @@ def check(problem: cp.Problem) -> None:
     objective = problem.objective
     if not objective.is_dcp():
         word, want = ("Maximize", "concave") if isinstance(objective, cp.Maximize) else ("Minimize", "convex")
-        _refuse(
-            objective.args[0], want, f"objective of {word}", "objective", f"{word}({text(objective.args[0])})"
-        )
+        _refuse(objective.args[0], want, f"objective of {word}", "objective", f"{word}({text(objective.args[0])})")
     for at, constraint in enumerate(problem.constraints):
         if not constraint.is_dcp():
             where, words = f"constraint[{at}]", text(constraint)
@@ -37,9 +35,7 @@ def check(problem: cp.Problem) -> None:
                     if not arg.is_affine():
                         _refuse(arg, "affine", "argument of this constraint", where, words)
             fix = "relax the constraint to a convex one"
-            raise NotConvexError(
-                message("the constraint is not convex", "a DCP constraint", fix, f'{where} "{words}"')
-            )
+            raise NotConvexError(message("the constraint is not convex", "a DCP constraint", fix, f'{where} "{words}"'))
     found, expected = "the problem does not follow the DCP rules", "a convex problem by DCP"
     raise NotConvexError(message(found, expected, "check the objective and each constraint with .is_dcp()"))
 
@@ -70,7 +66,7 @@ def smallest(expr: cp.Expression) -> cp.Expression | None:
     """The innermost sub-expression that is neither convex nor concave; None when there is none."""
     if expr.is_convex() or expr.is_concave():
         return None
-    for arg in expr.args:
+    for arg in arguments(expr):
         found = smallest(arg)
         if found is not None:
             return found
@@ -122,13 +118,7 @@ def _sum(expr: Any) -> tuple[str, str]:
 
 def _composition(expr: Any) -> tuple[str, str]:
     name = type(expr).__name__
-    shape = (
-        "convex"
-        if expr.is_atom_convex()
-        else "concave"
-        if expr.is_atom_concave()
-        else "neither convex nor concave"
-    )
+    shape = "convex" if expr.is_atom_convex() else "concave" if expr.is_atom_concave() else "neither convex nor concave"
     if shape.startswith("neither"):
         fix = "replace it by a convex function, move it to parameters, or give its argument the sign it needs"
         return f"uses {name}, which is {shape} of this argument", fix

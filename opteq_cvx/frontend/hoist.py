@@ -12,7 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from opteq_cvx.errors import UnsupportedError, message
-from opteq_cvx.frontend.names import entry, hidden
+from opteq_cvx.frontend.names import arguments, entry, hidden
 from opteq_cvx.frontend.scope import Scope, complex_values, text
 from opteq_cvx.ir import act
 from opteq_cvx.ir.frozen import FrozenDict, size
@@ -44,7 +44,7 @@ def _hoist(expr: cp.Expression, scope: Scope) -> ParamExpr:
         found = f"{type(expr).__name__} of parameters is not one of CVXPY's functions"
         fix = "write it with CVXPY's functions, or compute it in torch and pass it as an opteq_cvx.Input"
         raise UnsupportedError(message(found, "a function of CVXPY", fix, f'"{text(expr)}"'))
-    args = tuple(hoist(a, scope) for a in (*expr.args, *hidden(expr)))
+    args = tuple(hoist(a, scope) for a in (*arguments(expr), *hidden(expr)))
     rule = _RULES.get(row.op)
     attrs = row.attrs(expr)
     return rule(expr, args, attrs) if rule is not None else Apply(row.op, args, expr.shape, FrozenDict(attrs))
@@ -54,15 +54,13 @@ def constant(expr: cp.Expression) -> ParamExpr:
     """A parameter-free expression by its value; large nearly empty constants become sparse."""
     row = entry(expr)
     if row is not None and row.op in ("promote", "broadcast_to"):
-        inner = constant(expr.args[0])
+        inner = constant(arguments(expr)[0])
         return act.spread(act.reshape(inner, ()) if row.op == "promote" else inner, expr.shape)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # NumPy's, about infinities in the user's own constants
         value: Any = expr.value
     if value is None:
-        raise UnsupportedError(
-            message("a constant without a value", "numbers", "give it a value", f'"{text(expr)}"')
-        )
+        raise UnsupportedError(message("a constant without a value", "numbers", "give it a value", f'"{text(expr)}"'))
     if sp.issparse(value):
         return make_const(value) if value.ndim == 2 else make_const(value.toarray())
     array = np.asarray(value, dtype=np.float64).reshape(expr.shape)
@@ -109,11 +107,7 @@ def _multiply(expr: cp.Expression, args: tuple[ParamExpr, ...], attrs: dict[str,
 def _matmul(expr: cp.Expression, args: tuple[ParamExpr, ...], attrs: dict[str, Any]) -> ParamExpr:
     if args[0].shape == () or args[1].shape == ():
         return _multiply(expr, args, attrs)
-    if (
-        len(args[0].shape) == len(args[1].shape) == 2
-        and args[0].shape[1] == 1
-        and any(is_one(a) for a in args)
-    ):
+    if len(args[0].shape) == len(args[1].shape) == 2 and args[0].shape[1] == 1 and any(is_one(a) for a in args):
         return act.spread(args[1] if is_one(args[0]) else args[0], expr.shape)  # CVXPY's own broadcast
     return Apply("matmul", args, expr.shape)
 

@@ -129,9 +129,7 @@ ROWS: tuple[_Row, ...] = (
     *_rows(_AFFINE + "conj", {"conj": "conj"}),
     *_rows(_AFFINE + "conv", {"conv": "conv", "convolve": "convolve"}),
     *_rows(_AFFINE + "cumsum", {"cumsum": Entry("cumsum", _axis_only)}),
-    *_rows(
-        _AFFINE + "diag", {"diag_mat": Entry("diag_mat", _offset), "diag_vec": Entry("diag_vec", _offset)}
-    ),
+    *_rows(_AFFINE + "diag", {"diag_mat": Entry("diag_mat", _offset), "diag_vec": Entry("diag_vec", _offset)}),
     *_rows(_AFFINE + "hstack", {"Hstack": "hstack"}),
     *_rows(_AFFINE + "imag", {"imag": "imag"}),
     *_rows(
@@ -222,6 +220,11 @@ TABLE, MISSING = _resolve()
 def entry(expr: cp.Expression) -> Entry | None:
     """The row of an expression's class; None for leaves and for classes that CVXPY does not ship."""
     return TABLE.get(type(expr))
+
+
+def arguments(expr: Any) -> tuple[cp.Expression, ...]:
+    """The arguments of an expression; none for a leaf."""
+    return tuple(expr.args)
 
 
 def hidden(expr: cp.Expression) -> tuple[cp.Expression, ...]:

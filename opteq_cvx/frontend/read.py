@@ -83,9 +83,7 @@ def _objective(expr: cp.Expression, sign: int, scope: Scope) -> tuple[list[Term]
     terms: list[Term] = []
     offsets: list[ParamExpr] = []
     for at, part in enumerate(addends(expr)):
-        more, offset = function_terms(
-            tree(part, scope), const(float(sign)), Origin(f"objective[{at}]", text(part))
-        )
+        more, offset = function_terms(tree(part, scope), const(float(sign)), Origin(f"objective[{at}]", text(part)))
         terms.extend(more)
         offsets.append(offset)
     return terms, act.reshape(add(*offsets), ())
@@ -103,9 +101,7 @@ def check_outputs(problem: cp.Problem, outputs: Sequence[Any] | None) -> tuple[c
     for expr in outputs:
         if not isinstance(expr, cp.Expression):
             found = f"outputs holds a {type(expr).__name__}"
-            raise CompileError(
-                message(found, "variables or affine expressions", "list the CVXPY expression itself")
-            )
+            raise CompileError(message(found, "variables or affine expressions", "list the CVXPY expression itself"))
         if not expr.is_affine() or expr.is_complex():
             found = f'the output "{text(expr)}" is {expr.curvature.lower()}'
             fix = "return the variables it is made of, and compute it from them in torch"

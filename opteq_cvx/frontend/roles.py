@@ -75,7 +75,7 @@ def parameters(problem: cp.Problem, more: Iterable[cp.Expression]) -> list[cp.Pa
     stack: list[Any] = [problem.objective.args[0], *more]
     for c in constraints:
         stack.extend(c.args)
-        data: Any = c.get_data()  # type: ignore[no-untyped-call]  # CVXPY leaves it without types
+        data: Any = c.get_data()
         stack.extend(d for d in (data or ()) if isinstance(d, cp.Expression))
     while stack:
         expr = stack.pop()
@@ -102,9 +102,7 @@ def check_list(listed: Sequence[Any]) -> None:
     for item in listed:
         if not isinstance(item, cp.Parameter):
             found = f"inputs holds {type(item).__name__} {str(item)[:60]!r}"
-            raise CompileError(
-                message(found, "CVXPY parameters", "list the cp.Parameter or opteq_cvx.Input itself")
-            )
+            raise CompileError(message(found, "CVXPY parameters", "list the cp.Parameter or opteq_cvx.Input itself"))
         if isinstance(item, Weight):
             fix = "declare it as opteq_cvx.Input, or leave it out of inputs="
             raise CompileError(message(f"inputs holds the Weight {item.name()!r}", "inputs only", fix))

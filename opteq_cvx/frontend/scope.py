@@ -11,7 +11,7 @@ from typing import TypeVar
 import cvxpy as cp
 
 from opteq_cvx.errors import CompileError, message
-from opteq_cvx.frontend.names import hidden, is_linear_atom
+from opteq_cvx.frontend.names import arguments, hidden, is_linear_atom
 from opteq_cvx.ir.param import Leaf, ParamExpr
 from opteq_cvx.ir.program import Affine
 from opteq_cvx.ir.tree import Node
@@ -48,15 +48,15 @@ class Scope:
         """Whether some variable occurs in `expr`."""
         if isinstance(expr, cp.Variable):
             return True
-        if not expr.args:
+        if not arguments(expr):
             return bool(expr.variables())
-        return self.varies.of(expr, lambda: any(self.has_variables(a) for a in expr.args))
+        return self.varies.of(expr, lambda: any(self.has_variables(a) for a in arguments(expr)))
 
     def has_parameters(self, expr: cp.Expression) -> bool:
         """Whether some parameter occurs in `expr`, in its arguments or in an atom's data."""
         if isinstance(expr, cp.Parameter):
             return True
-        inside = (*expr.args, *hidden(expr))
+        inside = (*arguments(expr), *hidden(expr))
         return self.depends.of(expr, lambda: any(self.has_parameters(a) for a in inside))
 
     def is_linear(self, expr: cp.Expression) -> bool:
@@ -65,7 +65,7 @@ class Scope:
             return True
         return self.linear.of(
             expr,
-            lambda: is_linear_atom(expr) and expr.is_affine() and all(self.is_linear(a) for a in expr.args),
+            lambda: is_linear_atom(expr) and expr.is_affine() and all(self.is_linear(a) for a in arguments(expr)),
         )
 
     def leaf(self, parameter: cp.Parameter) -> Leaf:

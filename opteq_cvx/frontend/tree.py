@@ -17,7 +17,7 @@ from opteq_cvx.frontend.affine import affine, maps_of
 from opteq_cvx.frontend.affine_products import reciprocal
 from opteq_cvx.frontend.affine_shapes import broadcasting, promoting, reduced, reshaping, summing
 from opteq_cvx.frontend.hoist import hoist
-from opteq_cvx.frontend.names import Attrs, entry, hidden, is_linear_atom
+from opteq_cvx.frontend.names import Attrs, arguments, entry, hidden, is_linear_atom
 from opteq_cvx.frontend.scope import Scope, text
 from opteq_cvx.ir import act
 from opteq_cvx.ir import affine as aff
@@ -46,16 +46,14 @@ def _tree(expr: cp.Expression, scope: Scope) -> Node:
     row = entry(expr)
     if row is None and not is_linear_atom(expr):
         found = f"the function {type(expr).__name__} is not one of CVXPY's"
-        raise UnsupportedError(
-            message(found, "a function of CVXPY", "write it with CVXPY's functions", f'"{words}"')
-        )
+        raise UnsupportedError(message(found, "a function of CVXPY", "write it with CVXPY's functions", f'"{words}"'))
     if row is not None and row.op in NORMALIZE:
-        args = tuple(tree(a, scope) for a in (*expr.args, *hidden(expr)))
+        args = tuple(tree(a, scope) for a in (*arguments(expr), *hidden(expr)))
         return NORMALIZE[row.op](args, expr.shape, words, row.attrs(expr), expr)
     if is_linear_atom(expr):
         return _linear(expr, scope, words)
     assert row is not None, "classes outside the table were refused above"
-    args = tuple(tree(a, scope) for a in (*expr.args, *hidden(expr)))
+    args = tuple(tree(a, scope) for a in (*arguments(expr), *hidden(expr)))
     return Node(row.op, args, expr.shape, words, FrozenDict(row.attrs(expr)))
 
 
@@ -104,8 +102,8 @@ def negative(node: Node, words: str | None = None) -> Node:
 def _linear(expr: cp.Expression, scope: Scope, words: str) -> Node:
     row = entry(expr)
     if row is not None and row.op == "neg":
-        return negative(tree(expr.args[0], scope), words)
-    pieces = [image(m, tree(expr.args[i], scope), words) for i, m in maps_of(expr, scope)]
+        return negative(tree(arguments(expr)[0], scope), words)
+    pieces = [image(m, tree(arguments(expr)[i], scope), words) for i, m in maps_of(expr, scope)]
     return total(tuple(pieces), words)
 
 
@@ -192,9 +190,32 @@ def mirrored(inner: Normalize) -> Normalize:
 
 
 def _norm1(args: tuple[Node, ...], shape: Shape, words: str, attrs: Attrs, expr: Any) -> Node:
-    x = args[0]
-    absolute = Node("abs", (x,), x.shape, f"abs({x.text})")
-    return _sum(absolute, attrs, words)
+    return _sum(_absolute(args[0], arguments(expr)[0]), attrs, words)
+
+
+def _abs(args: tuple[Node, ...], shape: Shape, words: str, attrs: Attrs, expr: Any) -> Node:
+    return _absolute(args[0], arguments(expr)[0])
+
+
+def _absolute(x: Node, expr: cp.Expression) -> Node:
+    """|x|, which is x itself for a convex x ≥ 0: a mixed norm is a sum of norms."""
+    if x.affine is None and x.param is None and expr.is_nonneg():
+        return x
+    return Node("abs", (x,), x.shape, f"abs({x.text})")
+
+
+def squared(x: Node) -> Node:
+    """x², where ‖v‖₂² is the sum of v² and |v|² is v²."""
+    if x.op == "norm2":
+        v = x.args[0]
+        return image(reshaping(summing(v.shape, x.attrs["axes"]).shape_out, x.shape), _sum_of_squares(v, x))
+    inner = x.args[0] if x.op == "abs" else x
+    return Node("square", (inner,), inner.shape, f"square({inner.text})")
+
+
+def _sum_of_squares(v: Node, norm: Node) -> Node:
+    squares = Node("square", (v,), v.shape, f"square({v.text})")
+    return image(summing(v.shape, norm.attrs["axes"]), squares, f"square({norm.text})")
 
 
 def _sum(node: Node, attrs: Attrs, words: str) -> Node:
@@ -205,23 +226,21 @@ def _quad_over_lin(args: tuple[Node, ...], shape: Shape, words: str, attrs: Attr
     x, y = args
     if y.param is None:
         return reducing("quad_over_lin")((x, image(reshaping(y.shape, ()), y)), shape, words, attrs, expr)
-    total = _sum(Node("square", (x,), x.shape, f"square({x.text})"), attrs, words)
-    return image(diagonal(reciprocal(act.reshape(y.param, ())), shape), total, words)
+    scale = diagonal(reciprocal(act.reshape(y.param, ())), shape)
+    return image(scale, _sum(squared(x), attrs, words), words)
 
 
 def _power(args: tuple[Node, ...], shape: Shape, words: str, attrs: Attrs, expr: Any) -> Node:
     if "p" not in attrs:
         found = f"the exponent {text(expr.p)} is a parameter, and the curvature changes with its value"
-        raise UnsupportedError(
-            message(found, "a constant exponent", "write the exponent as a number", f'"{words}"')
-        )
+        raise UnsupportedError(message(found, "a constant exponent", "write the exponent as a number", f'"{words}"'))
     p = attrs["p"]
     if p == 0:
         return param_node(act.spread(const(1.0), shape), words)
     if p == 1:
         return args[0]
     if p == 2:
-        return Node("square", args, shape, words)
+        return squared(args[0])
     if 0 < p < 1:
         return negative(Node("neg_power", args, shape, words, FrozenDict(attrs)), words)
     return Node("power", args, shape, words, FrozenDict(attrs))
@@ -264,7 +283,7 @@ def _quad_form(args: tuple[Node, ...], shape: Shape, words: str, attrs: Attrs, e
 
 
 NORMALIZE: dict[str, Normalize] = {
-    "abs": elementwise("abs"),
+    "abs": _abs,
     "cummax": lambda args, shape, words, attrs, expr: Node(
         "cummax",
         args,

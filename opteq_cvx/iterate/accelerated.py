@@ -12,7 +12,7 @@ from opteq_cvx.iterate.driver import Rule, drive
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accelerated(Iteration):
-    """x_{k+1} = T(y_k), y_{k+1} = x_{k+1} + b_k (x_{k+1} − x_k), b_k = (t_k − 1)/t_{k+1}, t_{k+1} = (1 + √(1 + 4t_k²))/2.
+    """x_{k+1} = T(y_k), y_{k+1} = x_{k+1} + b_k (x_{k+1} − x_k), b_k = (t_k − 1)/t_{k+1}, 2t_{k+1} = 1 + √(1 + 4t_k²).
 
     A sample restarts (t = 1, no momentum) when ⟨y_k − x_{k+1}, x_{k+1} − x_k⟩ > 0, or when its residual grew by more
     than `growth` since the last restart's best, which also tames maps that are no gradient steps.

@@ -48,7 +48,7 @@ class Anderson(Iteration):
 
 
 class Mixing(Rule):
-    """The differences live in a ring of `memory` slots that all samples share; `valid` says which of them a sample uses."""
+    """The differences live in a ring of `memory` slots that all samples share; `valid` says which a sample uses."""
 
     def __init__(self, z0: Tensor, options: Anderson) -> None:
         batch, d = z0.shape
@@ -58,7 +58,7 @@ class Mixing(Rule):
         self.df, self.dg = z0.new_zeros(batch, memory, d), z0.new_zeros(batch, memory, d)
         self.gram = z0.new_zeros(batch, memory, memory, dtype=torch.float64)
         self.valid = torch.zeros(batch, memory, dtype=torch.bool, device=z0.device)
-        self.pair = z0.new_empty(batch, d, 2)
+        self.pair = z0.new_empty(batch, 2, d)
         self.f, self.g = torch.empty_like(z0), torch.empty_like(z0)
         self.least, self.mark = z0.new_full((batch,), torch.inf), z0.new_full((batch,), torch.inf)
         self.mixed = torch.zeros(batch, dtype=torch.bool, device=z0.device)
@@ -104,13 +104,14 @@ class Mixing(Rule):
         self.count += 1
         torch.sub(f, self.f, out=self.df[:, slot])
         torch.sub(g, self.g, out=self.dg[:, slot])
-        self.pair[:, :, 0] = self.df[:, slot]
-        self.pair[:, :, 1] = f
-        products = torch.bmm(self.df, self.pair).to(torch.float64)
-        self.gram[:, slot, :] = products[:, :, 0]
-        self.gram[:, :, slot] = products[:, :, 0]
-        self.valid[:, slot] = self.fresh & (products[:, slot, 0] > 0)
-        return products[:, :, 1]
+        self.pair[:, 0] = self.df[:, slot]
+        self.pair[:, 1] = f
+        products = torch.bmm(self.pair, self.df.mT).to(torch.float64)
+        newest = products[:, 0]
+        self.gram[:, slot, :] = newest
+        self.gram[:, :, slot] = newest
+        self.valid[:, slot] = self.fresh.logical_and_(newest[:, slot] > 0)
+        return products[:, 1]
 
     def coefficients(self, right: Tensor) -> Tensor:
         """Solve the ridge problem; zero where the memory is empty, on hold, or the factorization fails."""

@@ -12,6 +12,12 @@ Map = Callable[[Tensor], Tensor]
 Progress = Callable[[int, Tensor], None]
 """progress(step, residual) is called at every check with the steps so far and the relative residuals (B,)."""
 
+Measure = Callable[[Tensor, Tensor], Tensor]
+"""measure(z, T(z)) is the error (b,) that is held against the tolerance in place of ‖z − T(z)‖ / max(‖z‖, 1)."""
+
+Gauge = Callable[[Tensor | None], Measure]
+"""gauge(rows) is the measure for the samples `rows`, as `Restrict` for the map."""
+
 Restrict = Callable[[Tensor | None], Map]
 """restrict(rows) is T for the samples `rows` (an index tensor), restrict(None) for all of them."""
 
@@ -21,6 +27,7 @@ class Stop:
     """When a sample is done: ‖z − T(z)‖ ≤ tolerance · margin · max(‖z‖, 1) (margin (B,) or (1,): a certified modulus).
 
     No sample is asked for less than four units of rounding: tolerance · margin is raised to 4 eps of the dtype.
+    With a `gauge`, its measure takes the place of the relative residual everywhere, in the result too.
     `max_steps` (at least 1) counts evaluations of T; the first check is made after one, then every `check_every`.
     """
 
@@ -28,11 +35,12 @@ class Stop:
     max_steps: int
     check_every: int = 5
     margin: Tensor | None = None
+    gauge: Gauge | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Iterate:
-    """The result: best state (B, d), its residual ‖z − T(z)‖ / max(‖z‖, 1) (B,), steps (B,), converged and finite flags (B,)."""
+    """Best state (B, d), its residual ‖z − T(z)‖ / max(‖z‖, 1) (B,), steps (B,), flags converged and finite (B,)."""
 
     z: Tensor
     residual: Tensor

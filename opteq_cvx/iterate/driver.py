@@ -93,6 +93,8 @@ class Board:
         self.rows: Tensor | None = None
         self.total: Iterate | None = None
         self.gap = torch.empty_like(self.best)
+        self.gauge = stop.gauge
+        self.measure = None if stop.gauge is None else stop.gauge(None)
         self.flag = Flag(z0.device)
         self.step, self.checks = 0, 0
         self.whole = not self.flag.remote  # whether every row is alive, where that is known without a wait
@@ -105,7 +107,10 @@ class Board:
         """Update from the pair (z, T(z)); return whether a sample is still alive."""
         self.step = step
         norm = torch.linalg.vector_norm(z, dim=1).clamp_min_(1.0)
-        relative = torch.linalg.vector_norm(torch.sub(z, image, out=self.gap), dim=1).div_(norm)
+        if self.measure is not None:
+            relative = self.measure(z, image)
+        else:
+            relative = torch.linalg.vector_norm(torch.sub(z, image, out=self.gap), dim=1).div_(norm)
         above, better = relative > self.threshold, relative < self.residual  # False for NaN
         self.checks += 1
         if self.whole and self.checks % LOOK and bool(torch.logical_and(above, better).all()):
@@ -165,6 +170,8 @@ class Board:
         self.best, self.gap = self.best[keep], self.gap[: keep.shape[0]]
         self.residual, self.steps, self.limit = self.residual[keep], self.steps[keep], self.limit[keep]
         self.finite, self.alive = self.finite[keep], self.alive[keep]
+        if self.gauge is not None:
+            self.measure = self.gauge(self.rows)
         if isinstance(self.threshold, Tensor) and self.threshold.shape[0] > 1:
             self.threshold = self.threshold[keep]
         self.whole, self.sparse = True, False

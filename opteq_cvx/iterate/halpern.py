@@ -33,9 +33,10 @@ class Halpern(Iteration):
         progress: Progress | None = None,
     ) -> Iterate:
         anchor = z0 if self.anchor is None else self.anchor.detach().to(z0)
-        if anchor.dim() > 2 or anchor.shape[-1] != z0.shape[1] or (anchor.dim() == 2 and anchor.shape[0] not in (1, z0.shape[0])):
+        batch, d = z0.shape
+        if tuple(anchor.shape) not in ((d,), (1, d), (batch, d)):
             found = f"Halpern(anchor=...) of shape {tuple(anchor.shape)}"
-            expected = f"({z0.shape[1]},), (1, {z0.shape[1]}) or {tuple(z0.shape)}"
+            expected = f"{(d,)}, {(1, d)} or {(batch, d)}"
             raise InputError(message(found, expected, "pass an anchor in the state's space"))
         return drive(Anchored(z0, anchor.expand_as(z0)), restrict, z0, stop, history=history, progress=progress)
 

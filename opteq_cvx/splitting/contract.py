@@ -90,9 +90,9 @@ class Splitting(ABC):
     def start(self, batch: int, theta: Theta) -> Tensor:
         """The default starting state (B, d)."""
 
-    def error(self, z: Tensor, theta: Theta, prepared: Prepared) -> Tensor | None:
-        """Relative optimality error of the program at z (B,); None where ‖z − T(z)‖ says as much."""
-        return None
+    def error(self, z: Tensor, theta: Theta, prepared: Prepared) -> Tensor:
+        """Relative optimality error of the program at z (B,); adaptive splittings measure it."""
+        raise NotImplementedError
 
     def rebalance(self, z: Tensor, theta: Theta, prepared: Prepared) -> tuple[Tensor, Prepared] | None:
         """Better parameters of the map after some steps, and the state in them; None when nothing should change."""

@@ -25,6 +25,7 @@ from opteq_cvx.splitting.system import System, factorize, matmul
 SIGMA = 1e-6  # the weight of the proximal term on x, relative to the equilibrated problem
 EQUALITY = 1e3  # how much heavier equality rows weigh
 RHO = 0.1
+EXTREME = 1e6  # R never moves further than this from where equilibration put it
 REBALANCE = 2.0  # R changes when primal and dual residuals differ by more than the square of this
 
 
@@ -104,33 +105,38 @@ class DouglasRachford(Frozen, Splitting):
 
     @override
     def error(self, z: Tensor, theta: Theta, prepared: Prepared) -> Tensor:
-        primal, dual, *_ = self._residuals(z, theta, prepared)
-        return torch.maximum(primal, dual)
+        primal, dual, gap, *_ = self._residuals(z, theta, prepared)
+        return torch.maximum(torch.maximum(primal, dual), gap)
 
     @override
     def rebalance(self, z: Tensor, theta: Theta, prepared: Prepared) -> tuple[Tensor, Prepared] | None:
-        primal, dual, x, w, y = self._residuals(z, theta, prepared)
+        primal, dual, _, x, w, y = self._residuals(z, theta, prepared)
         sigma, metric, tau, v, eigenvalues = prepared.tensors
         ratio = (primal.clamp_min(1e-12) / dual.clamp_min(1e-12)).sqrt().clamp(1e-2, 1e2)
+        ratio = (tau[:, 0] * ratio).clamp(1.0 / EXTREME, EXTREME) / tau[:, 0]
         ratio = torch.where((ratio > REBALANCE) | (ratio < 1.0 / REBALANCE), ratio, torch.ones_like(ratio))
         if bool((ratio == 1.0).all()):
             return None
         metric = metric * ratio[:, None]
         state = torch.cat([sigma.sqrt() * x, metric.sqrt() * (w + y / metric)], dim=1)
         if v.shape[0] == 1:
-            tensors = (sigma, metric, tau * ratio[:, None], v, eigenvalues)
-            return state, Prepared(tensors, prepared.certificate)
+            return state, Prepared((sigma, metric, tau * ratio[:, None], v, eigenvalues), prepared.certificate)
         return state, self._factorized(theta, sigma, metric, prepared.certificate)
 
     def _residuals(self, z: Tensor, theta: Theta, prepared: Prepared) -> tuple[Tensor, ...]:
-        """Relative primal ‖Kx + b − w‖ and dual ‖Px + q + Kᵀy‖ residuals in the maximum norm (B,), then x, w, y."""
+        """Relative primal ‖Kx + b − w‖, dual ‖Px + q + Kᵀy‖ and gap |xᵀ(Px + q) + yᵀ(w − b)| (B,), then x, w, y.
+
+        Residuals are in the maximum norm. y is a subgradient of g at w, so the three vanish exactly at a solution.
+        """
         p, q, k, b, *rest = theta
         x, v, w = self._unpack(z, prepared, rest)
         y = prepared.tensors[1] * (v - w)
         kx, px, ky = matmul(x, k.mT), matmul(x, p), matmul(y, k)
         primal = top(kx + b - w) / torch.maximum(torch.maximum(top(kx), top(w)), top(b)).clamp_min(1.0)
         dual = top(px + q + ky) / torch.maximum(torch.maximum(top(px), top(ky)), top(q)).clamp_min(1.0)
-        return primal, dual, x, w, y
+        ends = ((x * px).sum(1), (x * q).sum(1), (y * (w - b)).sum(1))
+        size = torch.stack([e.abs() for e in ends]).amax(dim=0).clamp_min(1.0)
+        return primal, dual, (ends[0] + ends[1] + ends[2]).abs() / size, x, w, y
 
     def _unpack(self, z: Tensor, prepared: Prepared, rest: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """x, v and w = prox_{g/R}(v)."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import cvxpy as cp
 import numpy as np
@@ -13,6 +12,7 @@ from cvxpy.atoms.quad_form import QuadForm
 from typing_extensions import override
 
 from opteq_cvx.ir.frozen import Array
+from opteq_cvx.verify.cvx import arguments
 from opteq_cvx.verify.values import dense
 
 EIGENVALUE_SLACK = 1e-10
@@ -48,7 +48,7 @@ def _nodes(problem: cp.Problem) -> Iterator[cp.Expression]:
         node = stack.pop()
         if id(node) not in seen:
             seen.add(id(node))
-            stack.extend(node.args)
+            stack.extend(arguments(node))
             yield node
 
 
@@ -58,10 +58,10 @@ def definiteness(matrix: Array, scale: float) -> float:
     return float(values[0]) / max(scale, SMALLEST)
 
 
-def _scale(node: Any) -> float:
+def _scale(node: cp.Expression) -> float:
     """The largest entry among the terms of a sum: what the rounding errors of I − W Wᵀ are relative to."""
     if isinstance(node, wraps.Wrap | AddExpression | NegExpression):
-        return max(_scale(arg) for arg in node.args)
+        return max(_scale(arg) for arg in arguments(node))
     return float(np.max(np.abs(dense(node.value)), initial=0.0))
 
 

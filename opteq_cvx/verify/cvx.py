@@ -71,3 +71,9 @@ def sum_squares(x: Any) -> cp.Expression:
 def has_parameters(x: Any) -> bool:
     """Whether x depends on parameters."""
     return bool(x.parameters())
+
+
+def arguments(x: Any) -> Sequence[cp.Expression]:
+    """The arguments of an atom."""
+    out: Sequence[cp.Expression] = x.args
+    return out

@@ -197,7 +197,9 @@ def _read(
         x=point.x, z=point.z, s=point.s, status="Solved", obj_val=value,
         solve_time=found.solve_time, iterations=found.iterations,
     )  # fmt: skip
-    extended.unpack_results(solution, *inversion)
+    chain, inverse = inversion
+    recovered = chain.invert(solution, inverse)
+    extended.unpack(recovered)
     wrong = doubts(problem, solved=True)
     if wrong:
         return Exact(ExactStatus.NOT_CONVEX, note="at the solution: " + "; ".join(map(str, wrong)))
@@ -208,7 +210,7 @@ def _read(
     return Exact(
         ExactStatus.OPTIMAL if point.residual <= 1e-8 else ExactStatus.INACCURATE,
         outputs=tuple(dense(c.value) for c in copies),
-        objective=float(problem.objective.value),
+        objective=float(recovered.opt_val),
         variables=tuple(dense(v.value) for v in problem.variables()),
         duals=tuple(tuple(dense(d.value) for d in c.dual_variables) for c in problem.constraints),
         residual=point.residual,

@@ -4,7 +4,7 @@ A registered atom of another package that has no row here is read from its spell
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import cvxpy as cp
@@ -54,18 +54,24 @@ def meaning(name: str, x: Argument, static: Static, data: Data) -> Meaning:
     Raises:
         UnsupportedError: neither the tables nor a spelling of the atom say how CVXPY writes it.
     """
+    full = {**_defaults(atom(name)), **static}
     if name in ENTRIES:
-        return ENTRIES[name](x.flat, {k: vec(broadcast(d, x.shape)) for k, d in data.items()})
+        return ENTRIES[name](x.flat, {k: vec(broadcast(d, x.shape)) for k, d in data.items()}, full)
     if name in GROUPS:
-        axes = static.get("axes", (-1,))
+        axes = full.get("axes", (-1,))
         flat = {k: vec(broadcast(d, x.reduced(axes))) for k, d in data.items()}
         parts = []
         for i, group in enumerate(x.groups(axes)):
-            parts.append(GROUPS[name](x.flat[group], {k: d[i] for k, d in flat.items()}, static))
+            parts.append(GROUPS[name](x.flat[group], {k: d[i] for k, d in flat.items()}, full))
         return _join(parts)
     if name in WHOLE:
         return WHOLE[name](x, data)
     return _spelled(name, x, static, data)
+
+
+def _defaults(cls: Any) -> dict[str, Any]:
+    """The static attributes that an atom has where a term does not give them."""
+    return {f.name: f.default for f in fields(cls)}
 
 
 def _join(parts: Sequence[Any]) -> Meaning:
@@ -87,17 +93,24 @@ def _box(x: cp.Expression, data: Data) -> Meaning:
     return sides
 
 
-ENTRIES: Mapping[str, Callable[[cp.Expression, Data], Meaning]] = {
-    "linear": lambda x, data: x,
-    "abs": lambda x, data: FUNCTIONS.abs(x),
-    "square": lambda x, data: FUNCTIONS.square(x),
-    "pos": lambda x, data: FUNCTIONS.pos(x),
-    "square_pos": lambda x, data: FUNCTIONS.square(FUNCTIONS.pos(x)),
-    "deadzone": lambda x, data: FUNCTIONS.pos(FUNCTIONS.abs(x) - data["m"]),
-    "box": _box,
-    "nonneg": lambda x, data: [x >= 0],
-    "nonpos": lambda x, data: [x <= 0],
-    "zero": lambda x, data: [x == 0],
+ENTRIES: Mapping[str, Callable[[Any, Data, Static], Meaning]] = {
+    "linear": lambda x, data, static: x,
+    "abs": lambda x, data, static: FUNCTIONS.abs(x),
+    "square": lambda x, data, static: FUNCTIONS.square(x),
+    "pos": lambda x, data, static: FUNCTIONS.pos(x),
+    "square_pos": lambda x, data, static: FUNCTIONS.square(FUNCTIONS.pos(x)),
+    "deadzone": lambda x, data, static: FUNCTIONS.pos(FUNCTIONS.abs(x) - data["m"]),
+    "exp": lambda x, data, static: FUNCTIONS.exp(x),
+    "xexp": lambda x, data, static: FUNCTIONS.xexp(x),
+    "logistic": lambda x, data, static: FUNCTIONS.logistic(x),
+    "neg_entr": lambda x, data, static: -FUNCTIONS.entr(x),
+    "neg_log": lambda x, data, static: -FUNCTIONS.log(x),
+    "power": lambda x, data, static: FUNCTIONS.power(x, static["p"]),
+    "neg_power": lambda x, data, static: -FUNCTIONS.power(x, static["p"]),
+    "box": lambda x, data, static: _box(x, data),
+    "nonneg": lambda x, data, static: [x >= 0],
+    "nonpos": lambda x, data, static: [x <= 0],
+    "zero": lambda x, data, static: [x == 0],
 }
 
 
@@ -113,6 +126,8 @@ GROUPS: Mapping[str, Callable[[Any, Data, Static], Any]] = {
     "l2_ball": lambda x, data, static: [cp.SOC(data["radius"], x)],
     "simplex": lambda x, data, static: [x >= 0, FUNCTIONS.sum(x) == data["total"]],
     "quad_form": lambda x, data, static: sum_squares(x),
+    "kl_div": lambda x, data, static: FUNCTIONS.kl_div(x[0], x[1]),
+    "rel_entr": lambda x, data, static: FUNCTIONS.rel_entr(x[0], x[1]),
     "soc": lambda x, data, static: [cp.SOC(x[0], x[1:])],
 }
 
@@ -186,7 +201,7 @@ def _spelled(name: str, x: Argument, static: Static, data: Data) -> Meaning:
 def _fits(spelling: Spelling, static: Static, data: Data) -> bool:
     plain = spelling.text and spelling.arg in spelling.variables and len(spelling.variables) == 1
     named = set(spelling.data) == set(data) and all(v in spelling.parameters for v in spelling.data.values())
-    fixed = all(static.get(k) == v for k, v in spelling.static.items())
+    fixed = dict(spelling.static) == dict(static)
     return bool(plain and named and fixed and spelling.weight in ("1", "1.0"))
 
 

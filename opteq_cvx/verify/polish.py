@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import scipy.linalg as la
 import scipy.sparse as sp
 import scipy.sparse.linalg as spla
 
@@ -21,7 +22,11 @@ STEPS = 12
 """Newton steps: quadratically convergent from an interior-point solution, or useless."""
 
 DENSE_LIMIT = 1200
-"""Up to this many unknowns the steps are dense least squares (rank-safe), above it sparse LU."""
+"""Up to this many unknowns a singular system is solved by dense least squares; above it the polish stops."""
+
+LONGEST = 1e-2
+"""A step longer than this, relative to the point, is no correction but the mark of a nearly singular
+system."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +104,27 @@ def _newton(
     dz = sp.block_diag([b for _, b in slopes], format="csc") if slopes else sp.csc_array((0, 0))
     system = sp.block_array([[data.P, data.A.T @ dz], [data.A, ds]], format="csc")
     right = -np.concatenate([data.P @ x + data.q + data.A.T @ z, data.A @ x + s - data.b])
-    if system.shape[0] <= DENSE_LIMIT:
-        try:
-            return np.asarray(np.linalg.lstsq(system.toarray(), right, rcond=1e-12)[0])
-        except np.linalg.LinAlgError:
-            return None
+    return _solve(system, right, 1.0 + float(np.abs(x).max(initial=0.0)) + float(np.abs(w).max(initial=0.0)))
+
+
+def _solve(system: sp.csc_array, right: Array, size: float) -> Array | None:
+    """The solution by sparse LU where that is sound, else, for small systems, of least norm; None if
+    neither."""
     try:
-        return np.asarray(spla.splu(system).solve(right))
+        step = np.asarray(spla.splu(system).solve(right))
+        error = float(np.abs(system @ step - right).max(initial=0.0))
+        if (
+            error <= 1e-9 * float(np.abs(right).max(initial=0.0))
+            and float(np.abs(step).max(initial=0.0)) <= LONGEST * size
+        ):
+            return step
     except RuntimeError:  # exactly singular
+        pass
+    if system.shape[0] > DENSE_LIMIT:
+        return None
+    try:
+        return np.asarray(la.lstsq(system.toarray(), right, cond=1e-12)[0])
+    except np.linalg.LinAlgError:
         return None
 
 

@@ -109,9 +109,7 @@ def _spell(name: str, value: Any) -> str:
     return f"{name}={value}" if name == "norm" else name
 
 
-def _bounds(
-    set_: Mapping[str, Any], signs: list[str], shape: Shape, refuse: Refuse
-) -> tuple[Array, Array] | None:
+def _bounds(set_: Mapping[str, Any], signs: list[str], shape: Shape, refuse: Refuse) -> tuple[Array, Array] | None:
     """The two bounds with a sign beside them folded in, or None."""
     if "bounds" not in set_:
         return None
@@ -133,13 +131,9 @@ def _bounds(
         or (low == np.inf).any()
         or (high == -np.inf).any()
     ):
-        raise refuse(
-            "bounds that no number satisfies", "lower <= upper for every entry", "swap or widen them"
-        )
+        raise refuse("bounds that no number satisfies", "lower <= upper for every entry", "swap or widen them")
     if set_.keys() & {"diag", "sparsity"} and (low.ndim or high.ndim or low > 0 or high < 0):
-        raise refuse(
-            "bounds beside fixed zeros", "two numbers with 0 between them", "use scalar bounds around 0"
-        )
+        raise refuse("bounds beside fixed zeros", "two numbers with 0 between them", "use scalar bounds around 0")
     if "norm" in set_:
         fix = "keep norm alone (no entry of W exceeds ‖W‖₂), or write the bounds as a constraint"
         raise refuse("norm and bounds together", PAIRS, fix)

@@ -3,14 +3,14 @@
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
+
 from opteq_cvx.adjoint.implicit import Implicit
 from opteq_cvx.adjoint.mode import AdjointMode, Equilibrated
 from opteq_cvx.adjoint.problem import FixedPoint, by_iteration
 from opteq_cvx.adjoint.record import GradientRecord
 from opteq_cvx.iterate.contract import Stop
 from opteq_cvx.iterate.plain import Plain
-from torch import Tensor
-
 from tests.adjoint.toys import Unit
 
 TIGHT = 1e-13  # so that finite differences of the fixed point mean something
@@ -39,7 +39,9 @@ def equilibrate(
     return (mode or Implicit()).equilibrate(problem, start, (M, c), valid)
 
 
-def function(unit: Unit, mode: AdjointMode | None = None, batch: int | None = None) -> Callable[[Tensor, Tensor], Tensor]:
+def function(
+    unit: Unit, mode: AdjointMode | None = None, batch: int | None = None
+) -> Callable[[Tensor, Tensor], Tensor]:
     """(M, c) ↦ z*; M is symmetrized where the unit relies on it, so that every perturbation is admissible."""
 
     def f(M: Tensor, c: Tensor) -> Tensor:

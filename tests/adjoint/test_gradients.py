@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
+
 from opteq_cvx.adjoint.implicit import Implicit
 from opteq_cvx.adjoint.krylov.cg import CG
 from opteq_cvx.adjoint.krylov.contract import LinearSolver
@@ -14,8 +16,6 @@ from opteq_cvx.adjoint.krylov.neumann import Neumann
 from opteq_cvx.adjoint.record import GradientRecord
 from opteq_cvx.adjoint.truncated import Truncated
 from opteq_cvx.adjoint.unrolled import Unrolled
-from torch import Tensor
-
 from tests.adjoint.setting import equilibrate, function, parameters
 from tests.adjoint.toys import Kind, Unit
 
@@ -175,7 +175,9 @@ def test_unconverged_samples_have_zero_gradient(generator: torch.Generator) -> N
     assert found.failed.tolist() == [False, True, False, True, True]
     (dc,) = torch.autograd.grad(found.z.sum(), x)
     assert ((dc.abs().sum(1) == 0) == found.failed).all()
-    dz = torch.func.jvp(lambda t: equilibrate(Unit(D, "tanh"), M, t, tolerance=1e-10, max_steps=12).z, (x.detach(),), (c,))[1]
+    dz = torch.func.jvp(
+        lambda t: equilibrate(Unit(D, "tanh"), M, t, tolerance=1e-10, max_steps=12).z, (x.detach(),), (c,)
+    )[1]
     assert ((dz.abs().sum(1) == 0) == found.failed).all()
 
 
@@ -233,7 +235,9 @@ def test_singular_and_inconsistent_is_said(generator: torch.Generator) -> None:
     q, _ = torch.linalg.qr(torch.randn(D, D, dtype=torch.float64, generator=generator))
     values = torch.tensor([1.0, *[0.5] * (D - 1)], dtype=torch.float64)
     M = ((q * values) @ q.T)[None]
-    c = torch.randn(2, D, dtype=torch.float64, generator=generator) @ (torch.eye(D).double() - torch.outer(q[:, 0], q[:, 0]))
+    c = torch.randn(2, D, dtype=torch.float64, generator=generator) @ (
+        torch.eye(D).double() - torch.outer(q[:, 0], q[:, 0])
+    )
     for solver in (None, Direct(), LSMR()):
         record, x = GradientRecord(), c.clone().requires_grad_()
         z = equilibrate(Unit(D, "identity"), M, x, Implicit(solver=solver), record=record).z

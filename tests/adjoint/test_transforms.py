@@ -15,7 +15,7 @@ from torch.func import grad, jacfwd, jacrev, jvp, vjp, vmap
 from tests.adjoint.setting import function, parameters
 from tests.adjoint.toys import Kind, Unit
 
-D, B = 4, 3
+D, B, NORM = 3, 2, 0.5  # small and quick to converge: every test solves hundreds of times
 UNITS = [
     pytest.param(Unit(D, kind, symmetric=symmetric, prepares=prepares), id=f"{kind}-{symmetric}-{prepares}")
     for kind in ("relu", "tanh", "softmax")
@@ -49,19 +49,19 @@ def assert_blocks(found: tuple[Pair, Pair], wanted: list[list[Tensor]]) -> None:
 
 @pytest.mark.parametrize("unit", UNITS)
 def test_gradcheck(unit: Unit, each: bool, generator: torch.Generator) -> None:
-    M, c = (t.requires_grad_() for t in parameters(D, B, generator, symmetric=unit.symmetric, each=each))
+    M, c = (t.requires_grad_() for t in parameters(D, B, generator, norm=NORM, symmetric=unit.symmetric, each=each))
     assert gradcheck(function(unit), (M, c), check_forward_ad=True)
 
 
 @pytest.mark.parametrize("unit", UNITS)
 def test_gradgradcheck(unit: Unit, generator: torch.Generator) -> None:
-    M, c = (t.requires_grad_() for t in parameters(D, 2, generator, symmetric=unit.symmetric))
+    M, c = (t.requires_grad_() for t in parameters(D, 2, generator, norm=NORM, symmetric=unit.symmetric))
     assert gradgradcheck(function(unit), (M, c), check_fwd_over_rev=True)
 
 
 @pytest.mark.parametrize("unit", UNITS)
 def test_first_order_transforms(unit: Unit, each: bool, generator: torch.Generator) -> None:
-    M, c = parameters(D, B, generator, symmetric=unit.symmetric, each=each)
+    M, c = parameters(D, B, generator, norm=NORM, symmetric=unit.symmetric, each=each)
     f = function(unit)
     wanted = torch.autograd.functional.jacobian(f, (M, c))
     for transform in (jacrev, jacfwd):
@@ -76,7 +76,9 @@ def test_first_order_transforms(unit: Unit, each: bool, generator: torch.Generat
         torch.testing.assert_close(forward_ad.unpack_dual(dual).tangent, product, atol=1e-10, rtol=1e-10)
     cotangents = torch.randn(5, B, D, dtype=torch.float64, generator=generator)
     pulled = vmap(vjp(f, M, c)[1])(cotangents)
-    torch.testing.assert_close(pulled[0], torch.einsum("kbi,bixyz->kxyz", cotangents, wanted[0]), atol=1e-10, rtol=1e-10)
+    torch.testing.assert_close(
+        pulled[0], torch.einsum("kbi,bixyz->kxyz", cotangents, wanted[0]), atol=1e-10, rtol=1e-10
+    )
 
 
 @pytest.mark.parametrize("unit", UNITS)
@@ -85,7 +87,7 @@ def test_first_order_transforms(unit: Unit, each: bool, generator: torch.Generat
 def test_second_order_transforms(
     unit: Unit, outer: Callable[..., Loss], inner: Callable[..., Loss], generator: torch.Generator
 ) -> None:
-    theta = parameters(D, 2, generator, symmetric=unit.symmetric)
+    theta = parameters(D, 2, generator, norm=NORM, symmetric=unit.symmetric)
     loss = loss_of(unit)
     found = outer(inner(loss, (0, 1)), (0, 1))(*theta)
     assert_blocks(found, hessian(loss, theta))
@@ -93,7 +95,7 @@ def test_second_order_transforms(
 
 @pytest.mark.parametrize("unit", UNITS)
 def test_third_order(unit: Unit, generator: torch.Generator) -> None:
-    M, c = parameters(D, 1, generator, symmetric=unit.symmetric)
+    M, c = parameters(D, 1, generator, norm=NORM, symmetric=unit.symmetric)
     f = function(unit)
     loss = lambda x: f(M, x).pow(3).sum()  # noqa: E731
     found = jacfwd(jacrev(jacrev(loss)))(c)
@@ -107,7 +109,7 @@ def test_third_order(unit: Unit, generator: torch.Generator) -> None:
 @pytest.mark.parametrize("unit", UNITS)
 def test_tangents_through_a_plain_backward(unit: Unit, generator: torch.Generator) -> None:
     """Forward over reverse without create_graph: gradients are disabled in backward, tangents are not."""
-    theta = parameters(D, 2, generator, symmetric=unit.symmetric)
+    theta = parameters(D, 2, generator, norm=NORM, symmetric=unit.symmetric)
     loss = loss_of(unit)
     moves = tuple(torch.randn_like(t) for t in theta)
     _, wanted = torch.autograd.functional.hvp(loss, theta, moves)
@@ -120,7 +122,7 @@ def test_tangents_through_a_plain_backward(unit: Unit, generator: torch.Generato
 
 @pytest.mark.parametrize("unit", UNITS)
 def test_vmap_grad_over_samples(unit: Unit, generator: torch.Generator) -> None:
-    M, c = parameters(D, B, generator, symmetric=unit.symmetric)
+    M, c = parameters(D, B, generator, norm=NORM, symmetric=unit.symmetric)
     f = function(unit)
     found = vmap(grad(lambda M, x: f(M, x[None]).sin().sum(), (0, 1)), (None, 0))(M, c)
     for i in range(B):
@@ -136,7 +138,7 @@ def test_vmap_over_weights_and_inputs(
     unit: Unit, in_dims: tuple[int | None, int | None], each: bool, generator: torch.Generator
 ) -> None:
     size = 2
-    draws = [parameters(D, B, generator, symmetric=unit.symmetric, each=each) for _ in range(size)]
+    draws = [parameters(D, B, generator, norm=NORM, symmetric=unit.symmetric, each=each) for _ in range(size)]
     theta = [
         draws[0][k] if dim is None else torch.stack([draw[k] for draw in draws], dim) for k, dim in enumerate(in_dims)
     ]
@@ -155,7 +157,7 @@ def test_vmap_over_weights_and_inputs(
 
 def test_nested_vmap(generator: torch.Generator) -> None:
     unit = Unit(D, "tanh")
-    M, c = parameters(D, 6, generator)
+    M, c = parameters(D, 6, generator, norm=NORM)
     f = function(unit)
     weights = torch.stack([M, 0.5 * M])
     found = vmap(lambda m: vmap(grad(lambda x: f(m, x[None]).sum()))(c))(weights)
@@ -168,7 +170,7 @@ def test_nested_vmap(generator: torch.Generator) -> None:
 @pytest.mark.parametrize("kind", ["relu", "tanh", "softmax"])
 def test_only_asked_for(kind: Kind, generator: torch.Generator) -> None:
     """One parameter needs a gradient, the other does not; an unused equilibrium costs nothing."""
-    M, c = parameters(D, B, generator)
+    M, c = parameters(D, B, generator, norm=NORM)
     unit = Unit(D, kind)
     x = c.clone().requires_grad_()
     (alone,) = torch.autograd.grad(function(unit)(M, x).sum(), x)

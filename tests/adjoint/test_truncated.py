@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from opteq_cvx.adjoint.truncated import Truncated
-from opteq_cvx.errors import OrderError
 from torch import Tensor
 
+from opteq_cvx.adjoint.truncated import Truncated
+from opteq_cvx.errors import OrderError
 from tests.adjoint.setting import equilibrate, function, parameters
 from tests.adjoint.toys import Unit
 

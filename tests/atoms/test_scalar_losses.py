@@ -40,7 +40,7 @@ LOSSES: dict[str, tuple[Atom, Slope, bool]] = {  # the derivative, and whether t
 
 def root(slope: Slope, v: float, t: float, positive: bool) -> Any:
     """x with x + t·f'(x) = v, by bisection; the end of the domain where there is none."""
-    low = mp.mpf(10) ** -60 if positive else -abs(mp.mpf(v)) - t - 60
+    low = mp.mpf(0) if positive else -abs(mp.mpf(v)) - t - 60
     high = min(abs(mp.mpf(v)), mp.mpf(10) ** 9) + t + 60
     for _ in range(300):
         middle = (low + high) / 2

@@ -56,9 +56,7 @@ def param(expr: ParamExpr, values: Values) -> np.ndarray:
         function = PARAM.get(expr.op) or getattr(cp, expr.op)
         out = function(*args, **attrs)
     out = out.value if isinstance(out, cp.Expression) else out
-    assert np.shape(out) == expr.shape or (np.size(out) == 1 and expr.shape == ()), (
-        f"{expr.op}: {np.shape(out)}"
-    )
+    assert np.shape(out) == expr.shape or (np.size(out) == 1 and expr.shape == ()), f"{expr.op}: {np.shape(out)}"
     return np.asarray(out, dtype=float).reshape(expr.shape)
 
 

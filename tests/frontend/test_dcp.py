@@ -65,7 +65,5 @@ def test_constraint_is_refused_in_words(text: str, words: str) -> None:
 def test_function_without_a_prox_is_named() -> None:
     x, y = cp.Variable(3, name="x"), cp.Variable(3, name="y")
     problem = cp.Problem(cp.Minimize(cp.sum(x) + cp.square(cp.norm(x) + cp.norm(y))))
-    with pytest.raises(
-        UnsupportedError, match=r"objective\[1\].*no direct prox covers.*norm2, square.*Fix: "
-    ):
+    with pytest.raises(UnsupportedError, match=r"objective\[1\].*no direct prox covers.*norm2, square.*Fix: "):
         read(problem)

@@ -41,6 +41,16 @@ def test_maximized_objective_is_cvxpys(text: str) -> None:
     assert interpret.objective(program, *cases.values_of(problem)) == pytest.approx(expected, rel=ROUNDING)
 
 
+@pytest.mark.parametrize("text", cases.AFFINE)
+def test_affine_output_is_cvxpys(text: str) -> None:
+    expr = build(text)
+    everything = sum(cp.sum(v) for v in expr.variables())
+    problem = cp.Problem(cp.Minimize(everything + sum(cp.sum(p) for p in expr.parameters())))
+    (out,) = read(problem, outputs=[expr]).program.outputs
+    found = interpret.affine(out.value, *cases.values_of(problem))
+    np.testing.assert_allclose(found, np.reshape(expr.value, expr.shape), rtol=ROUNDING, atol=ROUNDING)
+
+
 @pytest.mark.parametrize("text", cases.CONSTRAINTS)
 def test_violation_is_cvxpys(text: str) -> None:
     constraint = build(text)

@@ -51,9 +51,7 @@ def test_hidden_parameters_are_found() -> None:
 
 def test_parameter_without_a_role_is_refused_with_both_remedies() -> None:
     q, x = cp.Parameter(3, name="q"), cp.Variable(3)
-    with pytest.raises(
-        CompileError, match=r"parameter 'q' of shape \(3,\).*inputs=\[..., q\].*opteq_cvx.Weight"
-    ):
+    with pytest.raises(CompileError, match=r"parameter 'q' of shape \(3,\).*inputs=\[..., q\].*opteq_cvx.Weight"):
         read(cp.Problem(cp.Minimize(cp.sum_squares(x - q))))
 
 

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+
 from opteq_cvx.iterate.anderson import Anderson
 from opteq_cvx.iterate.contract import Stop
 from opteq_cvx.iterate.plain import Plain
-
 from tests.iterate.maps import Unit, affine_solution, symmetric
 
 D = 10

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from torch import Tensor
+
 from opteq_cvx.iterate.accelerated import Accelerated
 from opteq_cvx.iterate.anderson import Anderson
 from opteq_cvx.iterate.contract import Iterate, Iteration, Stop
 from opteq_cvx.iterate.halpern import Halpern
 from opteq_cvx.iterate.plain import Plain
-from torch import Tensor
-
 from tests.iterate.maps import Unit, affine_solution, relu_solution, symmetric
 
 D, B = 12, 24

@@ -2,14 +2,14 @@
 
 import pytest
 import torch
+from torch import Tensor
+
 from opteq_cvx.errors import InputError
 from opteq_cvx.iterate.accelerated import Accelerated
 from opteq_cvx.iterate.anderson import Anderson
 from opteq_cvx.iterate.contract import Stop
 from opteq_cvx.iterate.halpern import Halpern
 from opteq_cvx.iterate.plain import Plain
-from torch import Tensor
-
 from tests.iterate.maps import Unit, affine_solution, symmetric
 
 
@@ -32,7 +32,9 @@ def test_mann_converges_where_picard_turns_in_circles() -> None:
 
 
 def test_acceleration_pays_on_ill_conditioned_units(generator: torch.Generator) -> None:
-    unit = Unit(symmetric(30, 0.9995, generator), torch.randn(6, 30, dtype=torch.float64, generator=generator), lambda a: a)
+    unit = Unit(
+        symmetric(30, 0.9995, generator), torch.randn(6, 30, dtype=torch.float64, generator=generator), lambda a: a
+    )
     stop = Stop(tolerance=1e-8, max_steps=100000)
     steps = {
         name: int(it.run(unit.restrict, torch.zeros_like(unit.c), stop).steps.max())
@@ -54,7 +56,9 @@ def test_momentum_restarts_are_per_sample(generator: torch.Generator) -> None:
 
 def expanding(angle: float) -> Unit:
     """A nonexpansive map without contraction except by a box: extrapolation is easily fooled here."""
-    return Unit(0.999 * rotation(angle), torch.tensor([[0.3, 0.2], [2.0, -1.0], [-5.0, 4.0]], dtype=torch.float64), project)
+    return Unit(
+        0.999 * rotation(angle), torch.tensor([[0.3, 0.2], [2.0, -1.0], [-5.0, 4.0]], dtype=torch.float64), project
+    )
 
 
 @pytest.mark.parametrize("angle", [0.3, 1.1, 2.0, 2.9])
@@ -143,4 +147,6 @@ def test_halpern_rate(generator: torch.Generator) -> None:
 
 def test_halpern_refuses_a_wrong_anchor() -> None:
     with pytest.raises(InputError, match=r"Halpern\(anchor=.*\(4,\).*Expected.*\(3,\).*Fix"):
-        Halpern(anchor=torch.zeros(4)).run(lambda rows: torch.relu, torch.zeros(2, 3), Stop(tolerance=1e-3, max_steps=5))
+        Halpern(anchor=torch.zeros(4)).run(
+            lambda rows: torch.relu, torch.zeros(2, 3), Stop(tolerance=1e-3, max_steps=5)
+        )

@@ -93,9 +93,7 @@ def test_value_passes_cvxpys_own_validation(case: Case) -> None:
         with torch.no_grad():
             store.raw(case.name).mul_(50.0)
         value = store.numpy(case.name)
-        parameter = cp.Parameter(
-            case.shape, **{k: list(v) if k == "bounds" else v for k, v in attributes.items()}
-        )
+        parameter = cp.Parameter(case.shape, **{k: list(v) if k == "bounds" else v for k, v in attributes.items()})
         if attributes.keys() == {"sparsity"}:
             with pytest.warns(RuntimeWarning):  # CVXPY's own, about dense access
                 parameter.value = value
@@ -262,9 +260,7 @@ NAMES = [
 def test_any_name_has_its_own_key() -> None:
     for attributes in ({}, {"nonneg": True}):
         leaves = tuple(leaf(n, (2,), **attributes) for n in NAMES)
-        store = WeightStore(
-            leaves, {n: np.full(2, 1.0 + i) for i, n in enumerate(NAMES)}, dtype=torch.float64
-        )
+        store = WeightStore(leaves, {n: np.full(2, 1.0 + i) for i, n in enumerate(NAMES)}, dtype=torch.float64)
         assert store.names == tuple(NAMES)
         assert len(store.state_dict()) == len(NAMES) == len(list(store.parameters()))
         for i, name in enumerate(NAMES):
@@ -330,9 +326,7 @@ def test_functional_call_and_vmap_over_raw_weights() -> None:
     def total(raw: dict[str, torch.Tensor]) -> torch.Tensor:
         given = {f"store.{key}": value for key, value in raw.items()}
         values = torch.func.functional_call(_Values(store), given, ())
-        return sum(
-            (v.square().sum() * (i + 1) for i, v in enumerate(values)), torch.zeros((), dtype=torch.float64)
-        )
+        return sum((v.square().sum() * (i + 1) for i, v in enumerate(values)), torch.zeros((), dtype=torch.float64))
 
     batched = torch.func.vmap(torch.func.grad(total))(raws)
     for key, stacked in batched.items():

@@ -20,7 +20,12 @@ GROWTH = 300.0  # ‖w‖ / ‖v‖ from which on a solution of GMRES gets a sec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Automatic(LinearSolver):
-    """Choose by structure; repeat unsolved samples by `Direct` (small d) or `LSMR`: minimum norm, and said so."""
+    """Choose by structure; repeat unsolved samples by `Direct` (small d) or `LSMR`.
+
+    Where the system is singular and inconsistent the answer is the minimum-norm least-squares solution, reported as
+    not converged. Where it is singular and consistent GMRES may return any of its solutions: they differ by n with
+    (I − J)ᵀ n = 0, and nᵀ ∂T/∂θ = 0 wherever fixed points persist for all θ nearby, so gradients agree.
+    """
 
     @override
     def solve(self, system: System, v: Tensor, *, tolerance: Tensor | float, max_steps: int) -> Linear:
@@ -29,7 +34,6 @@ class Automatic(LinearSolver):
         answer = first.solve(system, v, tolerance=tolerance, max_steps=max_steps)
         doubtful = answer.converged.logical_not()
         if not symmetric and v.shape[1] <= DENSE:
-            # a consistent singular system has many solutions: GMRES returns one, not the smallest
             doubtful = doubtful | (norms(answer.w) > GROWTH * norms(v))
         if not bool(doubtful.any()):
             return answer

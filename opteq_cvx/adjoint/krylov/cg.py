@@ -124,4 +124,5 @@ def general(form: SymmetricLinearization, v: Tensor, tolerance: Tensor | float, 
 
 def dot(x: Tensor, y: Tensor) -> Tensor:
     """⟨x, y⟩ per row, (b, d) → (b, 1)."""
-    return torch.linalg.vecdot(x, y)[:, None]
+    product: Tensor = torch.linalg.vecdot(x, y)
+    return product[:, None]

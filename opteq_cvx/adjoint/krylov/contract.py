@@ -57,7 +57,8 @@ class LinearSolver(ABC):
 
 def norms(x: Tensor) -> Tensor:
     """‖x‖ per row, (B, d) → (B,)."""
-    return torch.linalg.vector_norm(x, dim=1)
+    size: Tensor = torch.linalg.vector_norm(x, dim=1)
+    return size
 
 
 def relative(residual: Tensor, size: Tensor) -> Tensor:
@@ -67,4 +68,5 @@ def relative(residual: Tensor, size: Tensor) -> Tensor:
 
 def plausible(w: Tensor, v: Tensor) -> Tensor:
     """Whether ‖w‖ ≤ ‖v‖ / √eps: beyond, the system is numerically singular and a small residual says nothing."""
-    return norms(w) * torch.finfo(w.dtype).eps ** 0.5 <= norms(v)
+    bound: float = torch.finfo(w.dtype).eps ** -0.5
+    return norms(w) <= bound * norms(v)

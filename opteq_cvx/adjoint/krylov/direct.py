@@ -14,7 +14,7 @@ class Direct(LinearSolver):
     """LU of I − J (B, d, d); samples whose residual is large get the minimum-norm least-squares solution by SVD.
 
     Singular values below `cutoff` times the largest count as zero. Cost d³ per sample and, unless the
-    linearization knows its matrix, d products with Jᵀ. A sample whose system is inconsistent is reported as not converged.
+    linearization knows its matrix, d products with Jᵀ. An inconsistent system is reported as not converged.
     """
 
     cutoff: float | None = None

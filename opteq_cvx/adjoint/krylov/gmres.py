@@ -48,50 +48,49 @@ class GMRES(LinearSolver):
         return Linear(w, ratio, steps, (residual <= goal) & plausible(w, v))
 
 
-def cycle(
-    system: System, r: Tensor, size: Tensor, goal: Tensor, active: Tensor, length: int
-) -> tuple[Tensor, Tensor]:
+def cycle(system: System, r: Tensor, size: Tensor, goal: Tensor, active: Tensor, length: int) -> tuple[Tensor, Tensor]:
     """One Arnoldi cycle from the residual r (B, d) of norm `size`: the correction of w and the steps it took."""
     batch, d = r.shape
+    tiny = torch.finfo(r.dtype).tiny
     basis = r.new_zeros(batch, length + 1, d)
-    upper = r.new_zeros(batch, length, length)  # the triangular factor, by columns
-    right = r.new_zeros(batch, length + 1)
-    cosines, sines = r.new_ones(batch, length), r.new_zeros(batch, length)
-    basis[:, 0] = torch.where(active[:, None], r / size.clamp_min(torch.finfo(r.dtype).tiny)[:, None], 0.0)
+    upper = r.new_zeros(batch, length, length)  # the triangular factor
+    right = r.new_zeros(batch, length)
+    turn = torch.eye(length + 1, dtype=r.dtype, device=r.device).repeat(batch, 1, 1)  # all rotations so far
+    basis[:, 0] = torch.where(active[:, None], r / size.clamp_min(tiny)[:, None], 0.0)
     tail = torch.where(active, size, 0.0)  # the last entry of the rotated right-hand side: the residual, signed
     taken = torch.zeros(batch, dtype=torch.int64, device=r.device)
-    live = active.clone()
-    used = length
+    live, used = active, length
     for j in range(length):
-        new = system.apply(basis[:, j])
-        known = basis[:, : j + 1]
-        column = torch.bmm(known, new[:, :, None])
-        new = new - torch.bmm(column.transpose(1, 2), known).squeeze(1)
-        again = torch.bmm(known, new[:, :, None])
-        new = new - torch.bmm(again.transpose(1, 2), known).squeeze(1)
-        entries = (column + again).squeeze(2)
+        new, column = orthogonalize(system.apply(basis[:, j]), basis[:, : j + 1])
         below = norms(new)
-        for i in range(j):
-            upper_i, upper_n = entries[:, i].clone(), entries[:, i + 1].clone()
-            entries[:, i] = cosines[:, i] * upper_i + sines[:, i] * upper_n
-            entries[:, i + 1] = cosines[:, i] * upper_n - sines[:, i] * upper_i
-        radius = torch.hypot(entries[:, j], below)
+        rotated = torch.bmm(turn[:, : j + 1, : j + 1], column[:, :, None]).squeeze(2)
+        radius = torch.hypot(rotated[:, j], below)
         fine = live & (radius > 0)
-        cosine = torch.where(fine, entries[:, j] / radius, 1.0)
+        cosine = torch.where(fine, rotated[:, j] / radius, 1.0)
         sine = torch.where(fine, below / radius, 0.0)
-        cosines[:, j], sines[:, j] = cosine, sine
-        entries[:, j] = radius
-        unit = torch.zeros_like(entries)
-        unit[:, j] = 1.0
-        upper[:, : j + 1, j] = torch.where(fine[:, None], entries, unit)
+        first, second = turn[:, j, : j + 2].clone(), turn[:, j + 1, : j + 2].clone()
+        turn[:, j, : j + 2] = cosine[:, None] * first + sine[:, None] * second
+        turn[:, j + 1, : j + 2] = cosine[:, None] * second - sine[:, None] * first
+        upper[:, :j, j] = torch.where(fine[:, None], rotated[:, :j], 0.0)
+        upper[:, j, j] = torch.where(fine, radius, 1.0)
         right[:, j] = torch.where(fine, cosine * tail, 0.0)
         tail = torch.where(fine, -sine * tail, tail)
-        taken.masked_fill_(fine, j + 1)
+        taken = torch.where(fine, j + 1, taken)
         # a sample that is done, or whose space is exhausted (below = 0), adds nothing any more
         live = fine & (tail.abs() > goal) & (below > 0)
-        basis[:, j + 1] = torch.where(live[:, None], new / below.clamp_min(torch.finfo(r.dtype).tiny)[:, None], 0.0)
+        basis[:, j + 1] = torch.where(live[:, None], new / below.clamp_min(tiny)[:, None], 0.0)
         if not bool(live.any()):
             used = j + 1
             break
     y = torch.linalg.solve_triangular(upper[:, :used, :used], right[:, :used, None], upper=True)
-    return torch.bmm(y.transpose(1, 2), basis[:, :used]).squeeze(1), taken
+    return torch.bmm(y.mT, basis[:, :used]).squeeze(1), taken
+
+
+def orthogonalize(x: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
+    """x less its components along the orthonormal rows of basis (B, j, d), twice Gram-Schmidt; and those (B, j)."""
+    column = x.new_zeros(basis.shape[0], 1, basis.shape[1])
+    for _ in range(2):
+        part = torch.bmm(x[:, None], basis.mT)
+        x = x - torch.bmm(part, basis).squeeze(1)
+        column = column + part
+    return x, column.squeeze(1)

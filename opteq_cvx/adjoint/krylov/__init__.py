@@ -1,0 +1,1 @@
+"""Batched linear solvers for adjoint systems, one file each."""
