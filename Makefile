@@ -1,14 +1,18 @@
 # make demo: the claims of the README, checked on this machine.   make test: everything a change must pass.
+# make bench: speed and accuracy beside peers.   make notebooks NAMES="01 03": execute them and write them back.
 # pip's own settings apply (PIP_INDEX_URL, PIP_FIND_LINKS, ...), for example to choose a CPU build of torch.
 
 comma := ,
 PYTHON ?= python3
 OUT ?= demo_out
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
+NAMES ?=
+BENCHMARKS := $(filter-out __init__ harness,$(basename $(notdir $(wildcard tests/benchmarks/*.py))))
 TORCH := $(shell grep '^torch==' constraints.txt)
 SOURCES := setup.cfg pyproject.toml constraints.txt
 
-.PHONY: demo test bench clean
+.PHONY: demo test bench notebooks clean
 .DELETE_ON_ERROR:
 
 # $(call environment,folder,extras): a fresh environment with the tested versions, torch first.
@@ -27,7 +31,7 @@ endef
 	$(call environment,.venv-test,reference$(comma)train$(comma)plot$(comma)notebooks$(comma)dev)
 
 .venv-bench/.stamp: $(SOURCES)
-	$(call environment,.venv-bench,reference$(comma)bench$(comma)dev)
+	$(call environment,.venv-bench,bench)
 
 demo: .venv-demo/.stamp
 	.venv-demo/bin/opteq demo --out $(OUT)
@@ -40,7 +44,10 @@ test: .venv-test/.stamp
 	.venv-test/bin/python -m pytest $(PYTEST_ARGS)
 
 bench: .venv-bench/.stamp
-	.venv-bench/bin/python -m pytest -m bench tests/benchmarks $(PYTEST_ARGS)
+	set -e; for module in $(BENCHMARKS); do .venv-bench/bin/python -m tests.benchmarks.$$module $(BENCH_ARGS); done
+
+notebooks: .venv-test/.stamp
+	.venv-test/bin/python notebooks/render.py $(NAMES)
 
 clean:
 	rm -rf .venv-demo .venv-test .venv-bench build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage htmlcov

@@ -1,4 +1,6 @@
-"""Solve in rounds: drive the map, measure the program's optimality error, rebalance the map, repeat on what is left."""
+"""Solve in rounds: drive the map by the program's optimality error, look for infeasibility, rebalance, repeat."""
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -7,48 +9,97 @@ from opteq_cvx.adjoint.problem import take
 from opteq_cvx.iterate.contract import Gauge, Iterate, Iteration, Map, Measure, Restrict, Stop
 from opteq_cvx.splitting.contract import Prepared, Splitting, Theta
 
-FIRST_ROUND = 25  # evaluations of T before the first look at the residuals
-ROUNDING = 1e3  # no optimality error below this many units of rounding is asked for
+FIRST_ROUND = 25  # evaluations of T before the first look
 GROWTH = 1.3
 REBALANCES = 12  # at most so many changes of the map
+PROBES = 3  # rounds after which the plain iteration's drift is watched, too
+PROBE_STEPS = 0.5  # its length, as a share of the round's
+CERTAIN = 1e-6  # tolerance of a certificate of infeasibility
+ROUNDING = 1e3  # no optimality error below this many units of rounding is asked for
 
 
 def adaptive_solve(
     splitting: Splitting, iteration: Iteration, theta: Theta, prepared: Prepared, z0: Tensor, stop: Stop
 ) -> tuple[Iterate, Prepared]:
     """Take z0 (B, d) to a point whose optimality error is below `stop.tolerance`, sample by sample."""
-    rows = z0.shape[0]
-    z, residual = z0.clone(), z0.new_full((rows,), torch.inf)
-    steps = torch.zeros(rows, dtype=torch.int64, device=z0.device)
-    converged = torch.zeros(rows, dtype=torch.bool, device=z0.device)
-    finite = torch.ones_like(converged)
-    active = _hopeful(prepared, converged).nonzero().squeeze(1)
-    accuracy = max(stop.tolerance, ROUNDING * torch.finfo(z.dtype).eps)
-    used, length, changes = 0, float(FIRST_ROUND), 0
-    while active.numel() and used < stop.max_steps:
-        part, ready = take(theta, active), Prepared(take(prepared.tensors, active), prepared.certificate)
+    rounds = Rounds(splitting, theta, prepared, z0)
+    accuracy = max(stop.tolerance, ROUNDING * torch.finfo(z0.dtype).eps)
+    used, length, number, changes = 0, float(FIRST_ROUND), 0, 0
+    while rounds.active.numel() and used < stop.max_steps:
         count = min(int(length), stop.max_steps - used)
-        gauge = _gauge(splitting, part, ready)
-        inner = Stop(tolerance=accuracy, max_steps=count, check_every=stop.check_every, gauge=gauge)
-        done = iteration.run(_restricted(splitting, part, ready), z[active], inner)
-        z[active], residual[active], finite[active] = done.z, done.residual, done.finite
-        steps[active] += done.steps
-        used, length = used + int(done.steps.max()), length * GROWTH
-        good = done.converged
-        converged[active] = good
-        active = active[done.finite & ~good]
-        if active.numel() and changes < REBALANCES:
-            change = splitting.rebalance(z, theta, prepared)
-            if change is not None:
-                (z, prepared), changes = change, changes + 1
-    return Iterate(z, residual, steps, converged, finite), prepared
+        used += rounds.drive(iteration, replace(stop, tolerance=accuracy, max_steps=count, margin=None))
+        number, length = number + 1, length * GROWTH
+        if rounds.active.numel() and number >= PROBES:
+            rounds.probe(max(1, int(PROBE_STEPS * count)), accuracy)
+        if rounds.active.numel() and changes < REBALANCES and rounds.rebalance():
+            changes += 1
+    return rounds.result()
 
 
-def _hopeful(prepared: Prepared, like: Tensor) -> Tensor:
-    certificate, keep = prepared.certificate, torch.ones_like(like)
-    if certificate.convex is not None:
-        keep = keep & certificate.convex
-    return keep if certificate.empty is None else keep & ~certificate.empty
+class Rounds:
+    """What is known of each sample between rounds; `active` are the samples still to be solved."""
+
+    def __init__(self, splitting: Splitting, theta: Theta, prepared: Prepared, z0: Tensor) -> None:
+        rows = z0.shape[0]
+        self.splitting, self.theta, self.prepared = splitting, theta, prepared
+        self.z, self.residual = z0.clone(), z0.new_full((rows,), torch.inf)
+        self.plain = z0.clone()  # the trajectory of the plain map, whose drift tells infeasible programs
+        self.steps = torch.zeros(rows, dtype=torch.int64, device=z0.device)
+        self.converged = torch.zeros(rows, dtype=torch.bool, device=z0.device)
+        self.finite = torch.ones_like(self.converged)
+        certificate = prepared.certificate
+        self.empty = _flag(certificate.empty, self.converged)
+        self.unbounded = _flag(certificate.unbounded, self.converged)
+        convex = ~_flag(certificate.convex if certificate.convex is None else ~certificate.convex, self.converged)
+        self.active = (convex & ~self.empty & ~self.unbounded).nonzero().squeeze(1)
+
+    def part(self) -> tuple[Theta, Prepared]:
+        """The data of the active samples."""
+        certificate = self.prepared.certificate
+        return take(self.theta, self.active), Prepared(take(self.prepared.tensors, self.active), certificate)
+
+    def drive(self, iteration: Iteration, stop: Stop) -> int:
+        """One round of accelerated steps on the active samples; the number of steps it took."""
+        theta, prepared = self.part()
+        stop = replace(stop, gauge=_gauge(self.splitting, theta, prepared))
+        done = iteration.run(_restricted(self.splitting, theta, prepared), self.z[self.active], stop)
+        self.z[self.active], self.residual[self.active], self.finite[self.active] = done.z, done.residual, done.finite
+        self.steps[self.active] += done.steps
+        self.converged[self.active] = done.converged
+        self.active = self.active[done.finite & ~done.converged]
+        return int(done.steps.max())
+
+    def probe(self, count: int, accuracy: float) -> None:
+        """Advance the plain map and look at its drift: samples certified infeasible or unbounded are done."""
+        theta, prepared = self.part()
+        advance, z = self.splitting.runner(theta, prepared), self.plain[self.active]
+        for _ in range(count):
+            z = advance(z)
+        self.plain[self.active] = z
+        found = self.splitting.drift(z, theta, prepared, max(CERTAIN, accuracy))
+        if found is not None:
+            infeasible, unbounded = found
+            self.empty[self.active], self.unbounded[self.active] = infeasible, unbounded & ~infeasible
+            self.active = self.active[~(infeasible | unbounded)]
+
+    def rebalance(self) -> bool:
+        """Change the map where the splitting asks for it."""
+        change = self.splitting.rebalance(self.z, self.theta, self.prepared)
+        if change is None:
+            return False
+        self.z, self.prepared = change
+        self.plain = self.z.clone()
+        return True
+
+    def result(self) -> tuple[Iterate, Prepared]:
+        """All samples, and the map they ended with, its certificate extended by what was found."""
+        certificate = replace(self.prepared.certificate, empty=self.empty, unbounded=self.unbounded)
+        iterate = Iterate(self.z, self.residual, self.steps, self.converged, self.finite)
+        return iterate, Prepared(self.prepared.tensors, certificate)
+
+
+def _flag(flag: Tensor | None, like: Tensor) -> Tensor:
+    return torch.zeros_like(like) if flag is None else flag.expand_as(like).clone()
 
 
 def _gauge(splitting: Splitting, theta: Theta, prepared: Prepared) -> Gauge:

@@ -77,11 +77,10 @@ def verify(options: argparse.Namespace) -> int:
 
 
 def train(options: argparse.Namespace) -> int:
-    """Train a classifier around a problem; write weights, metrics and figures."""
+    """Train a classifier around a problem; write weights and metrics."""
     import torch
 
     from opteq_cvx.compile import compile as compile_problem
-    from opteq_cvx.io import save
     from opteq_cvx.train import Classifier, load_data
     from opteq_cvx.train import train as train_model
 
@@ -89,7 +88,7 @@ def train(options: argparse.Namespace) -> int:
     data = load_data(options.data, options.data_dir)
     torch.manual_seed(options.seed)
     layer = compile_problem(*file.declare(**sizes))
-    model = Classifier.around(layer, features=data.features, classes=data.classes)
+    model = Classifier(layer, features=data.features, classes=data.classes)
     model.standardize(data.train.x)
     run = train_model(
         model,
@@ -101,7 +100,7 @@ def train(options: argparse.Namespace) -> int:
         progress=not options.json,
     )
     if not run.interrupted:
-        save(layer, options.out / "layer.opteq")
+        model.save(options.out)
     result = {"test_accuracy": run.test_accuracy, "epochs": len(run.rows), "interrupted": run.interrupted}
     if options.json:
         _emit({"problem": file.name, "data": data.name, "out": str(options.out), **result})

@@ -9,13 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from typing_extensions import override
 
 from opteq_cvx.compile import compile as compile_problem
 from opteq_cvx.compile import explain
 from opteq_cvx.extras import require
-from opteq_cvx.io import save
 from opteq_cvx.iterate.contract import Stop
 from opteq_cvx.layer import EquilibriumLayer
 from opteq_cvx.plot import residual_history, training_curves, verified_errors
@@ -74,10 +72,11 @@ def demonstrate(file: ProblemFile, out: Path, *, say: Callable[[str], object]) -
     tell(_claims_of(before, "before training"))
 
     say("\n2. Training on scikit-learn's digits")
-    model = Classifier.around(layer, features=data.features, classes=data.classes)
+    model = Classifier(layer, features=data.features, classes=data.classes)
     model.standardize(data.train.x)
     began = time.perf_counter()
     run = train_model(model, data, out, options=OPTIONS)
+    model.cpu()
     seconds = time.perf_counter() - began
     text = f"{run.test_accuracy:.2%} of {len(data.test)} test digits, claimed {ACCURACY:.0%}, in {seconds:.0f} s"
     tell([Claim(text, run.test_accuracy >= ACCURACY)])
@@ -88,8 +87,7 @@ def demonstrate(file: ProblemFile, out: Path, *, say: Callable[[str], object]) -
     after = _check(layer, inputs)
     tell(_claims_of(after, "after training"))
 
-    save(layer, out / "layer.opteq")
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, out / "classifier.safetensors")
+    model.save(out)
     _draw(run, layer, inputs, before, after, out / "demo.png")
     say(f"\nFigures and weights are in {out}.")
     return claims
@@ -135,7 +133,7 @@ def _draw(
     with torch.no_grad():
         history = exact.solve(*inputs, tolerance=SHOWN, history=True).stats.history
     if history is not None:
-        residual_history({layer.plan.name: history.numpy()}, every=EVERY, tolerance=SHOWN, axes=middle)
+        residual_history({layer.plan.name: history.numpy()}, every=EVERY, axes=middle)
     named = {
         "values, untrained": _values(before),
         "values, trained": _values(after),

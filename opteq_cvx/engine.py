@@ -127,6 +127,8 @@ def judge(eq: Equilibrated, finite: Tensor, valid: Tensor) -> Verdict:
     certificate = eq.prepared.certificate
     codes = torch.where(eq.converged, code(Status.CONVERGED), code(Status.MAX_STEPS))
     codes = torch.where(eq.finite, codes, code(Status.DIVERGED))
+    if certificate.unbounded is not None:
+        codes = torch.where(certificate.unbounded, code(Status.DUAL_INFEASIBLE), codes)
     if certificate.empty is not None:
         codes = torch.where(certificate.empty, code(Status.PRIMAL_INFEASIBLE), codes)
     if certificate.convex is not None:

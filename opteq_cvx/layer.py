@@ -240,9 +240,15 @@ class EquilibriumLayer(nn.Module):
             {name: settle(v) for name, v in variables.items()},
             statuses,
             stats,
-            shaped(worth),
+            shaped(self._worth(worth.expand(rows), verdict.codes)),
             eq.z.reshape((*bound.batch, eq.z.shape[1])),
         )
+
+    def _worth(self, objective: Tensor, codes: Tensor) -> Tensor:
+        """The objective, +inf where infeasible and −inf where unbounded (signs swapped for Maximize), as CVXPY has it."""
+        infinite = torch.full_like(objective, self.program.sign * torch.inf)
+        objective = torch.where(codes == code(Status.PRIMAL_INFEASIBLE), infinite, objective)
+        return torch.where(codes == code(Status.DUAL_INFEASIBLE), -infinite, objective)
 
     def _announce(self, statuses: Statuses) -> None:
         """One warning per call, or an error, when samples failed; silent inside function transforms."""

@@ -17,9 +17,7 @@ SOURCE = "J. Nocedal, S. Wright, Numerical Optimization, 2nd ed., section 16.7"
 RIDGE = 0.1
 
 
-def declare(
-    *, inputs: int = 64, actions: int = 40
-) -> tuple[cp.Problem, list[cp.Parameter], list[cp.Expression]]:
+def declare(*, inputs: int = 64, actions: int = 40) -> tuple[cp.Problem, list[cp.Parameter], list[cp.Expression]]:
     """The program, its input x and its output z."""
     x = oc.Input(inputs, name="x")
     P = oc.Weight((actions, actions), name="P", PSD=True, init=np.eye(actions))

@@ -16,9 +16,7 @@ import opteq_cvx as oc
 SOURCE = "X. Xie et al., Optimization Induced Equilibrium Networks, arXiv 2105.13228"
 
 
-def declare(
-    *, inputs: int = 64, hidden: int = 100
-) -> tuple[cp.Problem, list[cp.Parameter], list[cp.Expression]]:
+def declare(*, inputs: int = 64, hidden: int = 100) -> tuple[cp.Problem, list[cp.Parameter], list[cp.Expression]]:
     """The program, its input x and its output u."""
     x = oc.Input(inputs, name="x")
     W = oc.Weight((hidden, hidden), name="W", norm=0.95)

@@ -16,9 +16,7 @@ SOURCE = "K. Gregor, Y. LeCun, Learning Fast Approximations of Sparse Coding, IC
 RIDGE = 0.1
 
 
-def declare(
-    *, inputs: int = 64, codes: int = 128
-) -> tuple[cp.Problem, list[cp.Parameter], list[cp.Expression]]:
+def declare(*, inputs: int = 64, codes: int = 128) -> tuple[cp.Problem, list[cp.Parameter], list[cp.Expression]]:
     """The program, its input x and its output z."""
     x = oc.Input(inputs, name="x")
     D = oc.Weight((inputs, codes), name="D", norm=1.0)

@@ -99,10 +99,7 @@ def test_train_writes_weights_and_metrics(tmp_path: Path, capsys: pytest.Capture
     out = tmp_path / "out"
     call = ["train", UNIT, *SMALL, "--data", "clouds.npz", "--data-dir", str(tmp_path), "--out", str(out)]
     assert (
-        main(
-            [*call, "--epochs", "8", "--batch-size", "10", "--rate", "0.02", "--accelerator", "cpu", "--json"]
-        )
-        == DONE
+        main([*call, "--epochs", "8", "--batch-size", "10", "--rate", "0.02", "--accelerator", "cpu", "--json"]) == DONE
     )
     result = parsed(capsys)
     assert result["epochs"] == 8

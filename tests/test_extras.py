@@ -19,9 +19,7 @@ def test_a_missing_module_names_its_extra(module: str) -> None:
         require(module, extra="plot")
 
 
-def test_a_mistake_inside_a_module_is_not_blamed_on_the_extra(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_mistake_inside_a_module_is_not_blamed_on_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "broken_dependency.py").write_text("import opteq_nothing_at_all\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ModuleNotFoundError, match="opteq_nothing_at_all") as caught:

@@ -21,9 +21,7 @@ def loaded_after(code: str) -> set[str]:
 def run(code: str) -> str:
     """What a fresh process prints; its errors reach the test's own output."""
     command = [sys.executable, "-c", code]
-    return subprocess.run(
-        command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True, timeout=120
-    ).stdout
+    return subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True, timeout=120).stdout
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:

@@ -52,9 +52,7 @@ def metadata(wheel: Path) -> Message:
 def test_the_wheel_holds_every_module_and_nothing_else(names: set[str]) -> None:
     inside = {n for n in names if ".dist-info/" not in n}
     expected = {
-        str(path.relative_to(ROOT))
-        for path in (ROOT / "opteq_cvx").rglob("*")
-        if path.suffix in {".py", ".typed"}
+        str(path.relative_to(ROOT)) for path in (ROOT / "opteq_cvx").rglob("*") if path.suffix in {".py", ".typed"}
     }
     assert inside == expected
     assert "opteq_cvx/py.typed" in inside

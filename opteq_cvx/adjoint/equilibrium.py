@@ -15,13 +15,13 @@ from opteq_cvx.adjoint.pull import forward_again, pull, push
 from opteq_cvx.iterate.contract import Iterate
 from opteq_cvx.splitting.contract import Prepared
 
-INFO = 8  # tensors between z and the prepared ones: failed, residual, steps, converged, finite, modulus, convex, empty
+INFO = 9  # tensors between z and the prepared ones, as the docstring of `Equilibrium` lists them
 
 
 class Equilibrium(torch.autograd.Function):
     """Solve z = T(z, θ); differentiate by (I − J)ᵀ w = g, dL/dθ = (∂T/∂θ)ᵀ w.
 
-    apply(problem, z0, valid, *theta) → (z, failed, residual, steps, converged, finite, modulus, convex, empty,
+    apply(problem, z0, valid, *theta) → (z, failed, residual, steps, converged, finite, modulus, convex, empty, unbounded,
     *prepared): only z is differentiable, and only in θ. `valid` (B,) is False for samples the caller rejects; failed
     samples have a zero gradient. What was prepared travels as outputs, so that every transform carries it along.
     Source: theory.md 10; Bai, Kolter, Koltun, Deep equilibrium models, 2019.
@@ -37,7 +37,7 @@ class Equilibrium(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         problem, _, _, *theta = inputs
-        z, failed, _, _, _, _, modulus, _, _, *prepared = output
+        z, failed, _, _, _, _, modulus, _, _, _, *prepared = output
         ctx.problem, ctx.count = problem, len(theta)
         ctx.mark_non_differentiable(*output[1:])
         ctx.save_for_backward(z, failed, modulus, *theta, *prepared)
@@ -106,12 +106,21 @@ def outputs(problem: FixedPoint, iterate: Iterate, prepared: Prepared, valid: Te
     """What `Equilibrium.apply` returns, and the note of what failed in the problem's record."""
     certificate, z = prepared.certificate, iterate.z
     modulus = z.new_full((1,), torch.nan) if certificate.modulus is None else certificate.modulus.to(z)
-    convex = torch.ones_like(valid) if certificate.convex is None else certificate.convex.expand_as(valid).clone()
-    empty = torch.zeros_like(valid) if certificate.empty is None else certificate.empty.expand_as(valid).clone()
-    failed = ~(iterate.converged & valid & convex & ~empty)
-    problem.record.note_forward(iterate.residual, bool((~iterate.finite | ~valid).any()))
+    sound, convex, empty = torch.logical_and(iterate.converged, valid), torch.ones_like(valid), torch.zeros_like(valid)
+    if certificate.convex is not None:
+        convex = certificate.convex.expand_as(valid).clone()
+        sound.logical_and_(convex)
+    if certificate.empty is not None:
+        empty = certificate.empty.expand_as(valid).clone()
+        sound.logical_and_(~empty)
+    unbounded = torch.zeros_like(valid)
+    if certificate.unbounded is not None:
+        unbounded = certificate.unbounded.expand_as(valid).clone()
+        sound.logical_and_(~unbounded)
+    failed = ~sound
+    problem.record.note_forward(iterate.residual, not bool(torch.logical_and(iterate.finite, valid).all()))
     flags = (failed, iterate.residual, iterate.steps, iterate.converged, iterate.finite)
-    return z, *flags, modulus.detach(), convex, empty, *(t.detach() for t in prepared.tensors)
+    return z, *flags, modulus.detach(), convex, empty, unbounded, *(t.detach() for t in prepared.tensors)
 
 
 def unpack(

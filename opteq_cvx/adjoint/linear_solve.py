@@ -8,9 +8,9 @@ from torch import Tensor
 from typing_extensions import override
 
 from opteq_cvx.adjoint.fold import vectorize
-from opteq_cvx.adjoint.krylov.contract import Linear, System
+from opteq_cvx.adjoint.krylov.contract import System
 from opteq_cvx.adjoint.problem import FixedPoint, take
-from opteq_cvx.adjoint.pull import forward_again, pull, push, vjp
+from opteq_cvx.adjoint.pull import final, forward_again, pull, push, vjp
 from opteq_cvx.splitting.contract import Certificate, Prepared
 from opteq_cvx.splitting.linearization import Linearization
 
@@ -32,10 +32,7 @@ class AdjointSolve(torch.autograd.Function):
     def forward(
         problem: FixedPoint, transposed: bool, count: int, z: Tensor, v: Tensor, modulus: Tensor, *tensors: Tensor
     ) -> Tensor:
-        answer = solve(problem, transposed, z, v, modulus, tensors[:count], tensors[count:])
-        if transposed:
-            problem.record.note_adjoint(v, answer.w, modulus, answer.residual, answer.steps, answer.converged)
-        return answer.w
+        return solve(problem, transposed, z, v, modulus, tensors[:count], tensors[count:])
 
     @override
     @staticmethod
@@ -103,7 +100,16 @@ class AdjointSolve(torch.autograd.Function):
         return w, dim
 
 
-adjoint_solve: Callable[..., Tensor] = AdjointSolve.apply
+apply: Callable[..., Tensor] = AdjointSolve.apply
+
+
+def adjoint_solve(
+    problem: FixedPoint, transposed: bool, count: int, z: Tensor, v: Tensor, modulus: Tensor, *tensors: Tensor
+) -> Tensor:
+    """`AdjointSolve.apply`, or the solve alone where its result cannot be differentiated: a last backward pass."""
+    if final(z, v, *tensors[:count]):
+        return solve(problem, transposed, z, v, modulus, tensors[:count], tensors[count:])
+    return apply(problem, transposed, count, z, v, modulus, *tensors)
 
 
 def transpose(problem: FixedPoint, z: Tensor, theta: Sequence[Tensor], prepared: Sequence[Tensor], a: Tensor) -> Tensor:
@@ -126,8 +132,8 @@ def solve(
     modulus: Tensor,
     theta: Sequence[Tensor],
     prepared: Sequence[Tensor],
-) -> Linear:
-    """Solve without autograd, by the options of the problem."""
+) -> Tensor:
+    """Solve without autograd, by the options of the problem; report to its record."""
     options = problem.linear
     assert options is not None
     splitting = problem.splitting
@@ -141,4 +147,7 @@ def solve(
     margin = modulus.nan_to_num(1.0).clamp(SMALLEST_MARGIN, 1.0)
     goal = (options.tolerance * margin).clamp_min(ROUNDING * torch.finfo(z.dtype).eps)
     system = System(jacobian, transposed, restrict)
-    return options.solver.solve(system, v.contiguous(), tolerance=goal, max_steps=options.max_steps)
+    answer = options.solver.solve(system, v.contiguous(), tolerance=goal, max_steps=options.max_steps)
+    if transposed:
+        problem.record.note_adjoint(v, modulus, answer)
+    return answer.w

@@ -15,7 +15,7 @@ class Equilibrated:
     """An equilibrium with its gradient attached.
 
     z (B, d) is differentiable in θ; the others are not: residual, steps, converged, finite, failed (B,), `prepared`
-    with its certificate (modulus (1|B,), NaN where nothing is known; convex and empty (B,)).
+    with its certificate (modulus (1|B,), NaN where nothing is known; convex, empty and unbounded (B,)).
     """
 
     z: Tensor
@@ -46,8 +46,8 @@ def everything(z0: Tensor, valid: Tensor | None) -> Tensor:
 
 def gather(outputs: tuple[Tensor, ...]) -> Equilibrated:
     """The tuple of `Equilibrium.apply` by name."""
-    z, failed, residual, steps, converged, finite, modulus, convex, empty, *tensors = outputs
-    prepared = Prepared(tuple(tensors), Certificate(modulus, convex, empty))
+    z, failed, residual, steps, converged, finite, modulus, convex, empty, unbounded, *tensors = outputs
+    prepared = Prepared(tuple(tensors), Certificate(modulus, convex, empty, unbounded))
     return Equilibrated(z, failed, residual, steps, converged, finite, prepared)
 
 

@@ -23,7 +23,7 @@ def pull(function: Function, primals: Sequence[Tensor], cotangent: Tensor) -> tu
     Where no derivative of the result can be wanted (gradients are disabled, no tangents) plain autograd does it, at
     half the overhead.
     """
-    if torch.is_grad_enabled() or any(forward_ad.unpack_dual(t).tangent is not None for t in (*primals, cotangent)):
+    if not final(*primals, cotangent):
         return vjp(function, *primals)[1](cotangent)
     with torch.enable_grad():
         leaves = [p.detach().requires_grad_() for p in primals]
@@ -31,6 +31,11 @@ def pull(function: Function, primals: Sequence[Tensor], cotangent: Tensor) -> tu
     if not image.requires_grad:
         return tuple(torch.zeros_like(p) for p in primals)
     return torch.autograd.grad(image, leaves, cotangent, allow_unused=True, materialize_grads=True)
+
+
+def final(*tensors: Tensor) -> bool:
+    """Whether nothing computed from these can be differentiated: gradients are disabled, and there are no tangents."""
+    return not torch.is_grad_enabled() and all(forward_ad.unpack_dual(t).tangent is None for t in tensors)
 
 
 def push(function: Function, primals: Sequence[Tensor], tangents: Sequence[Tensor]) -> Tensor:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from opteq_cvx.adjoint.krylov.contract import Linear, norms
+
 
 @dataclass(frozen=True, slots=True)
 class GradientError:
@@ -23,17 +25,32 @@ class GradientError:
     estimate: Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class Adjoint:
+    """What the adjoint solve leaves: ‖v‖, ‖w‖, the modulus (1|B,; NaN or 0 where unknown), and its own report."""
+
+    size: Tensor
+    length: Tensor
+    modulus: Tensor
+    residual: Tensor
+    steps: Tensor
+    solved: Tensor
+
+
 class GradientRecord:
     """Filled by the first backward of one call; later ones (second order, another loss) leave it alone."""
 
     def __init__(self) -> None:
         self._error: GradientError | None = None
+        self._adjoint: Adjoint | None = None
         self._forward: Tensor | None = None
         self._spoiled = False
 
     @property
     def error(self) -> GradientError | None:
-        """The estimate; None before the first backward."""
+        """The estimate; None before the first backward. Worked out when it is first asked for."""
+        if self._error is None and self._adjoint is not None:
+            self._error = self._estimate(self._adjoint)
         return self._error
 
     @property
@@ -46,15 +63,19 @@ class GradientRecord:
         self._forward = residual if self._forward is None else self._forward
         self._spoiled = self._spoiled or spoiled
 
-    def note_adjoint(
-        self, v: Tensor, w: Tensor, modulus: Tensor, residual: Tensor, steps: Tensor, solved: Tensor
-    ) -> None:
-        """Called by the adjoint solve; `modulus` (1|B,) is NaN or 0 where nothing is certified."""
-        if self._error is not None:
-            return
-        size, length = torch.linalg.vector_norm(v, dim=1), torch.linalg.vector_norm(w, dim=1)
-        gain = torch.where(size > 0, length / size, 1.0).clamp_min(torch.finfo(v.dtype).tiny)
+    def note_adjoint(self, v: Tensor, modulus: Tensor, answer: Linear) -> None:
+        """Called by the adjoint solve of (I − J)ᵀ w = v."""
+        if self._adjoint is None:
+            sizes = (norms(v), norms(answer.w))
+            self._adjoint = Adjoint(*sizes, modulus, answer.residual, answer.steps, answer.converged)
+
+    @torch.no_grad()
+    def _estimate(self, adjoint: Adjoint) -> GradientError:
+        size, modulus, residual = adjoint.size, adjoint.modulus, adjoint.residual
+        gain = torch.where(size > 0, adjoint.length / size, 1.0).clamp_min(torch.finfo(size.dtype).tiny)
         amplification = torch.where(modulus > 0, 1.0 / modulus, gain.clamp_min(1.0))
-        known = self._forward is not None and self._forward.shape == residual.shape
-        forward = self._forward if known and self._forward is not None else torch.zeros_like(residual)
-        self._error = GradientError(residual, steps, solved, amplification * (residual / gain + forward))
+        forward = self._forward
+        if forward is None or forward.shape != residual.shape:  # inside vmap the two may be folded differently
+            forward = torch.zeros_like(residual)
+        estimate = amplification * (residual / gain + forward)
+        return GradientError(residual, adjoint.steps, adjoint.solved, estimate)

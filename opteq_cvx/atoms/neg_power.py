@@ -34,24 +34,19 @@ class NegPower(Atom):
     patterns = (Op("neg_power"),)
     wrong: ClassVar[tuple[Mapping[str, Any], ...]] = ({"p": 0.0}, {"p": -1.0}, {"p": 1.0})
     spellings = (
-        Spelling(text="-sum(sqrt(x))", draw=(0.0, 3.0), argmin=False),
-        Spelling(
-            text="-sum(x**0.25)", variables={"x": (2, 3)}, static={"p": 0.25}, draw=(0.0, 3.0), argmin=False
-        ),
+        Spelling(text="-sum(sqrt(x))", draw=(0.0, 3.0)),
+        Spelling(text="-sum(x**0.25)", variables={"x": (2, 3)}, static={"p": 0.25}, draw=(0.0, 3.0)),
         Spelling(
             text="-w @ sqrt(x)",
             parameters={"w": ((5,), {"nonneg": True})},
             weight="w",
             draw=(0.0, 3.0),
-            argmin=False,
         ),
     )
 
     def __post_init__(self) -> None:
         if not 0 < self.p < 1:
-            raise CompileError(
-                message(f"neg_power got p={self.p}", "0 < p < 1", "use power for a convex x^p")
-            )
+            raise CompileError(message(f"neg_power got p={self.p}", "0 < p < 1", "use power for a convex x^p"))
 
     @override
     @classmethod

@@ -79,24 +79,21 @@ class Power(Atom):
     patterns = (Op("power"),)
     wrong: ClassVar[tuple[Mapping[str, Any], ...]] = ({"p": 0.0}, {"p": 0.5}, {"p": 1.0})
     spellings = (
-        Spelling(text="sum(inv_pos(x))", static={"p": -1.0}, draw=(0.1, 3.0), argmin=False),
-        Spelling(text="sum(power(x, -2))", static={"p": -2.0}, draw=(0.1, 3.0), argmin=False),
+        Spelling(text="sum(inv_pos(x))", static={"p": -1.0}, draw=(0.1, 3.0)),
+        Spelling(text="sum(power(x, -2))", static={"p": -2.0}, draw=(0.1, 3.0)),
         Spelling(text="sum(x**1.5)", static={"p": 1.5}, draw=(0.0, 3.0)),
-        Spelling(text="sum(x**3)", variables={"x": (2, 3)}, static={"p": 3.0}, draw=(0.0, 3.0), argmin=False),
+        Spelling(text="sum(x**3)", variables={"x": (2, 3)}, static={"p": 3.0}, draw=(0.0, 3.0)),
         Spelling(
             text="w @ x**4",
             parameters={"w": ((5,), {"nonneg": True})},
             weight="w",
             static={"p": 4.0},
-            argmin=False,
         ),
     )
 
     def __post_init__(self) -> None:
         if not (self.p < 0 or self.p > 1):
-            raise CompileError(
-                message(f"power got p={self.p}", "p < 0 or p > 1", "use neg_power for 0 < p < 1")
-            )
+            raise CompileError(message(f"power got p={self.p}", "p < 0 or p > 1", "use neg_power for 0 < p < 1"))
 
     @override
     @classmethod

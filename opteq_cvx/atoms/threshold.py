@@ -41,3 +41,47 @@ def capped_level(v: Tensor, cap: Tensor, total: Tensor) -> Tensor:
     drop, rate = reached.gather(-1, at) - total, slope.gather(-1, at - 1)
     inside = torch.where(rate > 0, drop / rate.clamp(min=1.0), 0.0)
     return points.gather(-1, at) + inside
+
+
+def plane_level(v: Tensor, lower: Tensor, upper: Tensor, a: Tensor, total: Tensor) -> Tensor:
+    """μ (*batch, 1) with ⟨a, clip(v − μa, lower, upper)⟩ = total, without gradient; bounds may be infinite.
+
+    The sum falls with μ and is linear between the 2n breakpoints (v − bound)/a: a search among them sorted, then the
+    line between two neighbors. Where the set is empty, an end of the range.
+    """
+    v, lower, upper, a, total = (t.detach() for t in (v, lower, upper, a, total))
+    moving = a != 0
+    slope = torch.where(moving, a, 1.0)
+    ends = [torch.where(moving, (v - bound) / slope, torch.inf) for bound in (lower, upper)]
+    points = torch.cat(ends, dim=-1).sort(dim=-1).values
+    known = points.isfinite()
+    points = torch.where(known, points, 0.0)
+
+    def poured(mu: Tensor) -> Tensor:
+        return (a * torch.minimum(torch.maximum(v - mu * a, lower), upper)).sum(-1, keepdim=True)
+
+    first, last = known.int().argmax(-1, keepdim=True), known.sum(-1, keepdim=True)
+    low, high = first, first + last  # the first finite point whose sum is at most `total` lies in [low, high]
+    for _ in range(int(points.shape[-1]).bit_length()):
+        middle = (low + high) // 2
+        at = points.gather(-1, middle.clamp(max=points.shape[-1] - 1))
+        enough = poured(at) <= total
+        open_ = low < high
+        high = torch.where(open_ & enough, middle, high)
+        low = torch.where(open_ & ~enough, middle + 1, low)
+    none = last == 0
+    right = points.gather(-1, high.clamp(max=points.shape[-1] - 1))
+    left = points.gather(-1, (high - 1).clamp(min=0))
+    has_left, has_right = (high > first) & ~none, (high < first + last) & ~none
+    # a point of the open piece between the neighbors decides which entries move on it
+    width = 1.0 + torch.where(has_left, left, right).abs()
+    inside = torch.where(has_left & has_right, 0.5 * (left + right), torch.where(has_left, left + width, right - width))
+    inside = torch.where(none, 0.0, inside)
+    at_inside = v - inside * a
+    free = moving & (at_inside > lower) & (at_inside < upper)
+    fixed = torch.minimum(torch.maximum(at_inside, lower), upper)
+    rest = (a * torch.where(free, v, fixed)).sum(-1, keepdim=True) - total
+    square = torch.where(free, a * a, 0.0).sum(-1, keepdim=True)
+    mu = torch.where(square > 0, rest / torch.where(square > 0, square, 1.0), inside)
+    mu = torch.where(has_right, torch.minimum(mu, right), mu)
+    return torch.where(has_left, torch.maximum(mu, left), mu)

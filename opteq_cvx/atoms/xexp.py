@@ -51,14 +51,13 @@ class Xexp(Atom):
     traits = frozenset({Trait.SEPARABLE})
     patterns = (Op("xexp"),)
     spellings = (
-        Spelling(text="sum(xexp(x))", attributes={"x": {"nonneg": True}}, draw=(0.0, 2.0), argmin=False),
+        Spelling(text="sum(xexp(x))", attributes={"x": {"nonneg": True}}, draw=(0.0, 2.0)),
         Spelling(
             text="w @ xexp(x)",
             attributes={"x": {"nonneg": True}},
             parameters={"w": ((5,), {"nonneg": True})},
             weight="w",
             draw=(0.0, 2.0),
-            argmin=False,
         ),
     )
 

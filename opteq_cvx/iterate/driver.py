@@ -12,6 +12,7 @@ from torch import Tensor
 
 from opteq_cvx.iterate.contract import Iterate, Progress, Restrict, Stop
 
+BOUND = 0.4  # a state of norm above this power of the dtype's largest number has left every bounded set
 ROUNDING = 4.0  # a residual below this many units of rounding, relative to ‖z‖, cannot be asked for
 HALF = 0.5  # rows are compacted when at most this share of them is still iterating
 LOOK = 10  # every so many checks the norms are compared with their bound even where all seems well
@@ -84,7 +85,7 @@ class Board:
         self.threshold: Tensor | float = max(stop.tolerance, floor)
         if stop.margin is not None:
             self.threshold = (stop.tolerance * stop.margin.detach().to(z0)).clamp_min(floor)
-        self.limit = z0.new_tensor(torch.finfo(z0.dtype).max ** 0.25) * z0.norm(dim=1).nan_to_num(1.0).clamp_min(1.0)
+        self.limit = torch.finfo(z0.dtype).max ** BOUND
         self.best = z0.detach().clone(memory_format=torch.contiguous_format)
         self.residual = z0.new_full((batch,), torch.inf)
         self.steps = torch.zeros(batch, dtype=torch.int64, device=z0.device)
@@ -168,7 +169,7 @@ class Board:
         self.store()
         self.rows = keep if self.rows is None else self.rows[keep]
         self.best, self.gap = self.best[keep], self.gap[: keep.shape[0]]
-        self.residual, self.steps, self.limit = self.residual[keep], self.steps[keep], self.limit[keep]
+        self.residual, self.steps = self.residual[keep], self.steps[keep]
         self.finite, self.alive = self.finite[keep], self.alive[keep]
         if self.gauge is not None:
             self.measure = self.gauge(self.rows)

@@ -17,9 +17,7 @@ DASHES = ("-", "--", "-.", ":")
 def on(axes: "Axes | None", *, x: str, y: str, title: str) -> "Axes":
     """`axes`, or those of a new figure, with labels, a title and a light grid behind the data."""
     if axes is None:
-        axes = require("matplotlib.pyplot", extra="plot").subplots(figsize=(5.0, 3.4), layout="constrained")[
-            1
-        ]
+        axes = require("matplotlib.pyplot", extra="plot").subplots(figsize=(5.0, 3.4), layout="constrained")[1]
     axes.set(xlabel=x, ylabel=y, title=title)
     axes.grid(visible=True, color="#D0D0D0", linewidth=0.6)
     axes.set_axisbelow(True)

@@ -54,9 +54,7 @@ def residual_history(
     return axes
 
 
-def _band(
-    axes: Any, steps: npt.NDArray[np.int64], table: npt.NDArray[np.float64], name: str, style: Any
-) -> None:
+def _band(axes: Any, steps: npt.NDArray[np.int64], table: npt.NDArray[np.float64], name: str, style: Any) -> None:
     """Median line, and the range over the batch behind it."""
     axes.plot(steps, np.nanmedian(table, axis=1), label=name, **style)
     if table.shape[1] > 1:

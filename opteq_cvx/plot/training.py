@@ -12,9 +12,7 @@ if TYPE_CHECKING:
 SPLITS = ("train", "test")
 
 
-def training_curves(
-    rows: Sequence[Mapping[str, Any]], quantity: str = "loss", axes: "Axes | None" = None
-) -> "Axes":
+def training_curves(rows: Sequence[Mapping[str, Any]], quantity: str = "loss", axes: "Axes | None" = None) -> "Axes":
     """One quantity of both splits against the epoch, counted from 1; losses on a logarithmic axis.
 
     Args:
@@ -28,9 +26,7 @@ def training_curves(
     drawn = {split: f"{split}_{quantity}" for split in SPLITS}
     if not rows or not all(name in rows[0] for name in drawn.values()):
         found = f"rows without {quantity}" if rows else "no rows"
-        known = ", ".join(
-            k.removeprefix("train_") for k in (rows[0] if rows else ()) if k.startswith("train_")
-        )
+        known = ", ".join(k.removeprefix("train_") for k in (rows[0] if rows else ()) if k.startswith("train_"))
         raise InputError(message(found, known or "rows of a metrics file", "draw one of those"))
     axes = on(axes, x="epoch", y=quantity.replace("_", " "), title=f"Training: {quantity.replace('_', ' ')}")
     epochs = [row["epoch"] + 1 for row in rows]

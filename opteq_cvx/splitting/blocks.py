@@ -68,6 +68,19 @@ class Block(Frozen):
 
         return prox
 
+    def value(self, y: Tensor, theta: Sequence[Tensor]) -> Tensor:
+        """⟨w, f(s∘y + b)⟩ at y (B, rows), (B,): the block's function, without its interval."""
+        values, ndim = list(theta), self.index.ndim + 1
+        weight = _align(values.pop(0), ndim) if self.weight is not None else None
+        s = _align(values.pop(0), ndim) if self.scale is not None else None
+        b = _align(values.pop(0), ndim) if self.offset is not None else None
+        data = {key: _align(values.pop(0), ndim) for key in self.data}
+        x = y.reshape(y.shape[0], *self.index.shape)
+        x = x if s is None else s * x
+        value = self.f.value(x if b is None else x + b, data)
+        value = value if weight is None else weight * value
+        return value.flatten(1).sum(1) if value.ndim > 1 else value
+
     def _step(self, step: Tensor) -> Tensor:
         ones = (1,) * self.index.ndim
         if step.ndim == 1:

@@ -24,12 +24,14 @@ class Certificate:
 
     modulus: a certified strong-monotonicity margin of I − T, so that ‖z − z*‖ ≤ ‖z − T(z)‖ / modulus.
     convex: False where a wrapped quadratic was found indefinite (status `not_convex`).
-    empty: True where a data-dependent set is empty (status `primal_infeasible`).
+    empty: True where a data-dependent set is empty, or infeasibility was certified (status `primal_infeasible`).
+    unbounded: True where an unbounded ray was certified (status `dual_infeasible`).
     """
 
     modulus: Tensor | None = None
     convex: Tensor | None = None
     empty: Tensor | None = None
+    unbounded: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,10 @@ class Splitting(ABC):
     def error(self, z: Tensor, theta: Theta, prepared: Prepared) -> Tensor:
         """Relative optimality error of the program at z (B,); adaptive splittings measure it."""
         raise NotImplementedError
+
+    def drift(self, z: Tensor, theta: Theta, prepared: Prepared, tolerance: float) -> tuple[Tensor, Tensor] | None:
+        """(infeasible, unbounded) (B,), certified from the step at z; None where the map cannot tell."""
+        return None
 
     def rebalance(self, z: Tensor, theta: Theta, prepared: Prepared) -> tuple[Tensor, Prepared] | None:
         """Better parameters of the map after some steps, and the state in them; None when nothing should change."""

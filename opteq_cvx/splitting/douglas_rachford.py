@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from opteq_cvx.ir.frozen import Frozen
 from opteq_cvx.maps.evaluate import Environment
-from opteq_cvx.splitting import blocks
+from opteq_cvx.splitting import blocks, infeasibility
 from opteq_cvx.splitting.contract import Certificate, Prepared, Splitting, Theta
 from opteq_cvx.splitting.graph_form import GraphForm
 from opteq_cvx.splitting.quadratic import ROUNDING, spectrum
@@ -122,6 +122,16 @@ class DouglasRachford(Frozen, Splitting):
         if v.shape[0] == 1:
             return state, Prepared((sigma, metric, tau * ratio[:, None], v, eigenvalues), prepared.certificate)
         return state, self._factorized(theta, sigma, metric, prepared.certificate)
+
+    @override
+    def drift(self, z: Tensor, theta: Theta, prepared: Prepared, tolerance: float) -> tuple[Tensor, Tensor]:
+        sigma, metric, *_ = prepared.tensors
+        after = self.runner(theta, prepared)(z)
+        x, v, w = self._unpack(z, prepared, theta[4:])
+        x_after, v_after, w_after = self._unpack(after, prepared, theta[4:])
+        dy = metric * ((v_after - w_after) - (v - w))
+        found = infeasibility.certify(self.form.blocks, theta, w, x_after - x, dy, tolerance)
+        return found.infeasible, found.unbounded
 
     def _residuals(self, z: Tensor, theta: Theta, prepared: Prepared) -> tuple[Tensor, ...]:
         """Relative primal ‖Kx + b − w‖, dual ‖Px + q + Kᵀy‖ and gap |xᵀ(Px + q) + yᵀ(w − b)| (B,), then x, w, y.

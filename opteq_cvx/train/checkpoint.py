@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from opteq_cvx.errors import FileError, message
@@ -51,15 +51,14 @@ def save_checkpoint(
     text = json.dumps({"schema": SCHEMA, "position": asdict(position), "extra": dict(extra)})
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
-    save_file(copies, part, metadata={"state": text})
-    with part.open("rb+") as stream:
+    with part.open("wb") as stream:
+        stream.write(to_bytes(copies, metadata={"state": text}))
+        stream.flush()
         os.fsync(stream.fileno())
     part.replace(path)
 
 
-def load_checkpoint(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer
-) -> tuple[Position, dict[str, Any]]:
+def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Position, dict[str, Any]]:
     """Put a saved state back into model, optimizer and generators; return the position and `extra`.
 
     Raises:

@@ -112,9 +112,7 @@ def npz(path: Path) -> Data:
         if isinstance(error, FileError):
             raise
         fix = "save it again with numpy.savez"
-        raise FileError(
-            message(f"it cannot be read ({error})", "arrays", fix, origin=f"'{path.name}'")
-        ) from error
+        raise FileError(message(f"it cannot be read ({error})", "arrays", fix, origin=f"'{path.name}'")) from error
     return _data(path.stem, (x, y, x_test, y_test))
 
 
@@ -127,9 +125,7 @@ def _find(folder: Path, stem: str) -> Path:
     raise InputError(message(f"'{folder}' has no {stem}", f"{stem} or {stem}.gz", fix))
 
 
-Arrays = tuple[
-    npt.NDArray[np.generic], npt.NDArray[np.generic], npt.NDArray[np.generic], npt.NDArray[np.generic]
-]
+Arrays = tuple[npt.NDArray[np.generic], npt.NDArray[np.generic], npt.NDArray[np.generic], npt.NDArray[np.generic]]
 
 
 def _data(name: str, arrays: Arrays) -> Data:
@@ -143,9 +139,7 @@ def _data(name: str, arrays: Arrays) -> Data:
         found = f"training samples of shape {x.shape[1:]}, test samples of shape {x_test.shape[1:]}"
         raise FileError(message(found, "one shape", "check the files", origin=name))
     if not all(np.issubdtype(v.dtype, np.integer) for v in (y, y_test)) or min(y.min(), y_test.min()) < 0:
-        raise FileError(
-            message("labels that do not count from 0", "integers ≥ 0", "recode them", origin=name)
-        )
+        raise FileError(message("labels that do not count from 0", "integers ≥ 0", "recode them", origin=name))
     classes = int(max(y.max(), y_test.max())) + 1
     return Data(name, _split(x, y), _split(x_test, y_test), classes)
 

@@ -55,6 +55,4 @@ def _parse(read: Callable[[int], bytes], path: Path, ndim: int) -> npt.NDArray[n
 
 def _damaged(path: Path, found: str) -> FileError:
     """The error of a file that is not what its name says."""
-    return FileError(
-        message(found, "an IDX file of unsigned bytes", "fetch the file again", origin=f"'{path.name}'")
-    )
+    return FileError(message(found, "an IDX file of unsigned bytes", "fetch the file again", origin=f"'{path.name}'"))

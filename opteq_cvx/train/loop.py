@@ -73,9 +73,7 @@ def train(
         FileError: `resume`, and the checkpoint belongs to another run.
         OpteqError: the loss is no longer finite.
     """
-    return _Trainer(model, data, out, options or TrainOptions(), devices or DeviceOptions(), progress).run(
-        resume
-    )
+    return _Trainer(model, data, out, options or TrainOptions(), devices or DeviceOptions(), progress).run(resume)
 
 
 class _Trainer:
@@ -90,9 +88,7 @@ class _Trainer:
         devices: DeviceOptions,
         progress: bool,
     ) -> None:
-        self.fabric = Fabric(
-            accelerator=devices.accelerator, devices=devices.devices, strategy=devices.strategy
-        )
+        self.fabric = Fabric(accelerator=devices.accelerator, devices=devices.devices, strategy=devices.strategy)
         self.data, self.out, self.options, self.progress = data, out, options, progress
         self.per_epoch = _batches_per_epoch(len(data.train), options.batch_size, self.fabric.world_size)
         self.total = self.per_epoch * options.epochs
@@ -222,9 +218,7 @@ class _Trainer:
         if (position.seed, position.total) != (self.options.seed, self.total):
             found = f"a checkpoint in '{self.out}' of seed {position.seed} and {position.total} steps"
             expected = f"seed {self.options.seed} and {self.total} steps"
-            raise InputError(
-                message(found, expected, "resume with the options of that run, or start a new folder")
-            )
+            raise InputError(message(found, expected, "resume with the options of that run, or start a new folder"))
         return position, sums
 
     def _result(self, *, interrupted: bool) -> Run:

@@ -19,9 +19,7 @@ class Bar:
         enabled: False on other ranks and where no progress is wanted.
     """
 
-    def __init__(
-        self, total: int, *, done: int = 0, enabled: bool = True, console: "Console | None" = None
-    ) -> None:
+    def __init__(self, total: int, *, done: int = 0, enabled: bool = True, console: "Console | None" = None) -> None:
         rich = require("rich.progress", extra="train")
         columns = (
             rich.TextColumn("epoch {task.fields[epoch]}"),

@@ -3,7 +3,6 @@
 CVXPY with Clarabel is the oracle for values and proxes, finite differences for derivatives, in float64.
 """
 
-import warnings
 from collections.abc import Callable
 
 import cvxpy as cp
@@ -16,6 +15,7 @@ from torch import Tensor
 from opteq_cvx.atoms.contract import Atom
 from opteq_cvx.errors import OpteqError
 from opteq_cvx.ir.frozen import Array
+from opteq_cvx.verify.exact import solve_exact
 from opteq_cvx.verify.law_derivatives import derivative_at_kinks, gradients
 from opteq_cvx.verify.law_recognized import spellings_are_recognized
 from opteq_cvx.verify.law_tools import ARGMIN, ROUND, VALUE, close, full, lead, normal, points, require, steps
@@ -26,7 +26,6 @@ Law = Callable[[type[Atom]], None]
 
 STEPS = (0.1, 1.0, 10.0)
 SMALL, LARGE = 1e-12, 1e8
-TIGHT = (1e-12, 1e-10, 1e-8)  # Clarabel's tolerances, the next one where it calls the result inaccurate
 
 # --- CVXPY is right --------------------------------------------------------------------------------------
 
@@ -64,7 +63,7 @@ def _respect(variable: cp.Variable, value: Array) -> Array:
 
 
 def prox_is_cvxpys(cls: type[Atom]) -> None:
-    """prox = CVXPY's argmin of step · text + ½‖arg − v‖² by Clarabel, for steps 0.1, 1 and 10."""
+    """prox = CVXPY's argmin of step · text + ½‖arg − v‖² by Clarabel, polished, for steps 0.1, 1 and 10."""
     for case, spelled in pairs(cls):
         if not spelled.spelling.argmin:
             continue
@@ -72,24 +71,12 @@ def prox_is_cvxpys(cls: type[Atom]) -> None:
             v = normal(case, seed=seed)
             near = 0.5 * sum_squares(vec(spelled.arg - v.numpy(), order="C"))
             objective = near if spelled.objective is None else step * spelled.objective + near
-            _solve(cp.Problem(cp.Minimize(objective), list(spelled.constraints)))
-            x = case.atom.prox(v, step * case.weight.expand(case.reduced), case.data)
-            theirs = torch.as_tensor(number(spelled.arg.value))
+            problem = cp.Problem(cp.Minimize(objective), list(spelled.constraints))
+            exact = solve_exact(problem, [vec(spelled.arg, order="C")])
+            require(exact.status.solved, case, f"Clarabel: {exact.status.value} {exact.note}")
+            x = case.atom.prox(v, step * case.weight.expand(case.reduced), case.data).reshape(-1)
+            theirs = torch.as_tensor(number(exact.outputs[0])).reshape(-1)
             close(x, theirs, case, f"prox with step {step} and CVXPY's argmin", ARGMIN)
-
-
-def _solve(problem: cp.Problem) -> None:
-    """Solve as tightly as Clarabel can without calling the result inaccurate."""
-    for tolerance in TIGHT:
-        for variable in problem.variables():
-            variable.save_value(None)  # a warm start makes CVXPY 1.9.3 fail on sum_largest with a float k
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            options = dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), tolerance)
-            problem.solve(solver=cp.CLARABEL, **options)  # type: ignore[no-untyped-call]
-        if problem.status == cp.OPTIMAL:
-            return
-    raise AssertionError(f"Clarabel finds {problem} {problem.status}")
 
 
 # --- a prox is a prox ------------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ def meaning(name: str, x: Argument, static: Static, data: Data) -> Meaning:
             parts.append(GROUPS[name](x.flat[group], {k: d[i] for k, d in flat.items()}, full))
         return _join(parts)
     if name in WHOLE:
-        return WHOLE[name](x, data)
+        return WHOLE[name](x, data, full)
     return _spelled(name, x, static, data)
 
 
@@ -84,7 +84,7 @@ def _join(parts: Sequence[Any]) -> Meaning:
 # --- entry by entry ----------------------------------------------------------------------------------
 
 
-def _box(x: cp.Expression, data: Data) -> Meaning:
+def _box(x: cp.Expression, data: Data) -> list[cp.Constraint]:
     sides: list[cp.Constraint] = []
     for name, sign in (("lower", 1.0), ("upper", -1.0)):
         kept = np.flatnonzero(np.isfinite(np.asarray(data[name].value)))
@@ -153,9 +153,42 @@ def _huber(x: Argument, data: Data) -> Meaning:
     return values
 
 
-WHOLE: Mapping[str, Callable[[Argument, Data], Meaning]] = {
-    "huber": _huber,
-    "symmetric": lambda x, data: [m == m.T for m in _matrices(x)],
+def _box_plane(x: Argument, data: Data, static: Static) -> Meaning:
+    entries = {name: vec(broadcast(data[name], x.shape)) for name in ("lower", "upper", "normal")}
+    totals = vec(broadcast(data["total"], x.reduced(static["axes"])))
+    sides = _box(x.flat, entries)
+    for i, group in enumerate(x.groups(static["axes"])):
+        level = FUNCTIONS.sum(FUNCTIONS.multiply(entries["normal"][group], x.flat[group]))
+        sides.append(level <= totals[i] if static["below"] else level == totals[i])
+    return sides
+
+
+def _each(function: Callable[[cp.Expression], cp.Expression], x: Argument) -> Meaning:
+    """A function of each matrix."""
+    return stack([function(m) for m in _matrices(x)])
+
+
+def _symmetric_parts(x: Argument) -> list[cp.Expression]:
+    return [0.5 * (m + m.T) for m in _matrices(x)]
+
+
+def _spectral(function: Callable[[cp.Expression], cp.Expression], x: Argument) -> Meaning:
+    """A function of each matrix's eigenvalues: the frontend hands over symmetric arguments, CVXPY must see
+    it."""
+    return stack([function(m) for m in _symmetric_parts(x)])
+
+
+WHOLE: Mapping[str, Callable[[Argument, Data, Static], Meaning]] = {
+    "box_plane": _box_plane,
+    "huber": lambda x, data, static: _huber(x, data),
+    "symmetric": lambda x, data, static: [m == m.T for m in _matrices(x)],
+    "psd": lambda x, data, static: [m >> 0 for m in _symmetric_parts(x)],
+    "norm_nuc": lambda x, data, static: _each(FUNCTIONS.normNuc, x),
+    "sigma_max": lambda x, data, static: _each(FUNCTIONS.sigma_max, x),
+    "lambda_max": lambda x, data, static: _spectral(FUNCTIONS.lambda_max, x),
+    "lambda_sum_largest": lambda x, data, static: _spectral(lambda m: FUNCTIONS.lambda_sum_largest(m, static["k"]), x),
+    "neg_log_det": lambda x, data, static: _spectral(lambda m: -FUNCTIONS.log_det(m), x),
+    "tr_inv": lambda x, data, static: _spectral(FUNCTIONS.tr_inv, x),
 }
 
 

@@ -24,6 +24,9 @@ STEPS = 12
 DENSE_LIMIT = 1200
 """Up to this many unknowns a singular system is solved by dense least squares; above it the polish stops."""
 
+ROUNDING = 4e-16
+"""A relative residual that no further step can better."""
+
 LONGEST = 1e-2
 """A step longer than this, relative to the point, is no correction but the mark of a nearly singular
 system."""
@@ -79,6 +82,8 @@ def polish(data: ConicData, point: ConicPoint) -> ConicPoint:
             break
         if value < best.residual:
             best = ConicPoint(x, s, z, value)
+        if value <= ROUNDING:
+            break
         step = _newton(data, blocks, rows, x, w, s, z)
         if step is None or not np.isfinite(step).all():
             break
@@ -123,8 +128,10 @@ def _solve(system: sp.csc_array, right: Array, size: float) -> Array | None:
     if system.shape[0] > DENSE_LIMIT:
         return None
     try:
-        return np.asarray(la.lstsq(system.toarray(), right, cond=1e-12)[0])
-    except np.linalg.LinAlgError:
+        # by QR with pivoting: as safe as by singular values where the rank is deficient, and three times as fast
+        step = la.lstsq(system.toarray(), right, cond=1e-12, overwrite_a=True, lapack_driver="gelsy")[0]
+        return np.asarray(step)
+    except (np.linalg.LinAlgError, ValueError):  # ValueError: not finite
         return None
 
 

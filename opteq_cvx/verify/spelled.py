@@ -132,7 +132,7 @@ def align(value: Tensor, ndim: int) -> Tensor:
 
 def number(value: Any) -> Array:
     """A value of CVXPY, which may be a sparse matrix, as a dense float64 array."""
-    return np.asarray(value.toarray() if sp.issparse(value) else value, dtype=np.float64)
+    return np.array(value.toarray() if sp.issparse(value) else value, dtype=np.float64, order="C")
 
 
 def _read(text: str, names: Mapping[str, Any]) -> Any:

@@ -5,7 +5,6 @@ from opteq_cvx.verify.laws import Law
 from opteq_cvx.verify.parametrize import parametrize_atom_laws
 
 EXPECTED_FAILURES = {
-    "simplex-spellings_are_recognized": "no pass joins x >= 0 and sum(x) == total yet",
     "xexp-spellings_are_recognized": "CVXPY wants a nonnegative variable, whose attribute is a term of its own",
 }
 

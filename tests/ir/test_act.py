@@ -30,8 +30,7 @@ from tests.frontend import interpret
 
 RNG = np.random.default_rng(0)
 A, B, D, K, V = (
-    Leaf(n, s, Stage.WEIGHT)
-    for n, s in [("A", (2, 3)), ("B", (4, 2)), ("D", (4,)), ("K", (2, 2)), ("V", (3, 4))]
+    Leaf(n, s, Stage.WEIGHT) for n, s in [("A", (2, 3)), ("B", (4, 2)), ("D", (4,)), ("K", (2, 2)), ("V", (3, 4))]
 )
 VALUES = {leaf.name: RNG.standard_normal(leaf.shape) for leaf in (A, B, D, K, V)}
 X = (3, 4)
@@ -92,9 +91,7 @@ def test_uniform_weights_stay_scalars_where_they_may(m: LinearMap) -> None:
     factor = act.uniform(m, w)
     expected = meaning.adjoint(m, np.full(m.shape_out, 0.7), value)
     if factor is not None:
-        np.testing.assert_allclose(
-            np.full(m.shape_in, interpret.param(factor, {**VALUES, "w": 0.7})), expected
-        )
+        np.testing.assert_allclose(np.full(m.shape_in, interpret.param(factor, {**VALUES, "w": 0.7})), expected)
 
 
 def test_constants_take_no_memory_when_they_repeat() -> None:

@@ -114,9 +114,9 @@ CASES = (
     Case("projection", "closed form", _projection, _normal((2, 3))),
     Case("two_variables", "forward–backward", _two_variables, _normal((7,))),
     Case("maximize", "forward–backward", _maximize, _normal((5,))),
-    Case("portfolio", "Douglas–Rachford", _portfolio, _normal((6,))),
+    Case("portfolio", "forward–backward", _portfolio, _normal((6,))),
     Case("equality_qp", "Douglas–Rachford", _equality_qp, _normal((2, 5), (2,))),
-    Case("total_variation", "Douglas–Rachford", _total_variation, _normal((12,))),
+    Case("total_variation", "closed form", _total_variation, _normal((12,))),
     Case(
         "inequalities", "Douglas–Rachford", _inequalities, lambda r: [r.normal(size=(6, 3)), r.uniform(0.1, 1, size=6)]
     ),

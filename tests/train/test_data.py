@@ -21,9 +21,7 @@ def idx_bytes(array: np.ndarray) -> bytes:
     return head + array.astype(np.uint8).tobytes()
 
 
-def write_mnist(
-    folder: Path, *, zipped: bool = True, train: int = 20, test: int = 7
-) -> dict[str, np.ndarray]:
+def write_mnist(folder: Path, *, zipped: bool = True, train: int = 20, test: int = 7) -> dict[str, np.ndarray]:
     """Four files in MNIST's layout with random images of 4 × 3 pixels."""
     arrays = {}
     for part, count in (("train", train), ("t10k", test)):

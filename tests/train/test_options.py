@@ -48,14 +48,10 @@ def test_warm_up_rises_to_the_peak_and_never_starts_at_zero() -> None:
 @pytest.mark.parametrize("total", [1, 2, 3])
 @pytest.mark.parametrize("schedule", [Cosine(), OneCycle()])
 def test_the_shortest_runs_have_finite_rates(schedule: Cosine | OneCycle, total: int) -> None:
-    assert all(
-        math.isfinite(r) and 0 <= r <= schedule.peak for r in (schedule.rate(k, total) for k in range(total))
-    )
+    assert all(math.isfinite(r) and 0 <= r <= schedule.peak for r in (schedule.rate(k, total) for k in range(total)))
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"epochs": 0}, {"batch_size": 0}, {"clip": -1.0}, {"weight_decay": math.nan}]
-)
+@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"batch_size": 0}, {"clip": -1.0}, {"weight_decay": math.nan}])
 def test_options_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(InputError, match=next(iter(wrong))):
         TrainOptions(**wrong)  # type: ignore[arg-type]

@@ -13,10 +13,17 @@ from opteq_cvx.ir.frozen import freeze_index, size
 from opteq_cvx.ir.param import Apply, Leaf, ParamExpr, Stage, const
 from opteq_cvx.verify.exact import ExactStatus, solve_exact
 from opteq_cvx.verify.linear import apply
+from opteq_cvx.verify.meanings import ENTRIES, GROUPS, WHOLE
 from opteq_cvx.verify.oracle import FromProgram
 from opteq_cvx.verify.rebuild import rebuild
 from opteq_cvx.verify.spelled import spell
 from tests.verify.programs import environment, ridge, ridge_solution, unit
+
+
+def test_every_atom_has_one_meaning_and_every_meaning_an_atom() -> None:
+    rows = [*ENTRIES, *GROUPS, *WHOLE]
+    assert sorted(rows) == sorted(cls.name for cls in registry())
+
 
 SPELLINGS = [(cls, k) for cls in registry() for k in range(len(cls.spellings))]
 

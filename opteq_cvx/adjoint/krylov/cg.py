@@ -52,7 +52,7 @@ class Tracker:
         scale = tolerance.square()[:, None] if isinstance(tolerance, Tensor) else tolerance * tolerance
         self.first, self.target = rr, rr * scale
         self.idle = ~(rr > 0)  # NaN too
-        self.steps = torch.zeros_like(rr, dtype=torch.int64)
+        self.taken, self.missed = 0, torch.zeros_like(rr, dtype=torch.int64)  # steps, and those a sample was idle
         self.flag = Flag(rr.device)
 
     def length(self, rr: Tensor, curvature: Tensor) -> Tensor:
@@ -60,9 +60,10 @@ class Tracker:
         self.idle.logical_or_(curvature <= 0)
         return rr.div(curvature).masked_fill_(self.idle, 0.0)
 
-    def turn(self, new: Tensor, rr: Tensor, step: int) -> Tensor | None:
+    def turn(self, new: Tensor, rr: Tensor) -> Tensor | None:
         """new / rr, and 0 for idle samples; None where all are."""
-        self.steps.masked_fill_(~self.idle, step)
+        self.taken += 1
+        self.missed.add_(self.idle)
         self.idle.logical_or_(new <= self.target)
         if not self.flag.read(~self.idle):
             return None
@@ -71,7 +72,7 @@ class Tracker:
     def answer(self, t: Tensor, rr: Tensor) -> Answer:
         """The tuple that `CG` expects."""
         ratio = torch.where(rr > 0, (rr / self.first).sqrt(), 0.0).squeeze(1)
-        return t, ratio, self.steps.squeeze(1), (rr <= self.target).squeeze(1)
+        return t, ratio, (self.taken - self.missed).squeeze(1), (rr <= self.target).squeeze(1)
 
 
 def diagonal(form: SymmetricLinearization, d: Tensor, v: Tensor, tolerance: Tensor | float, max_steps: int) -> Answer:
@@ -82,7 +83,7 @@ def diagonal(form: SymmetricLinearization, d: Tensor, v: Tensor, tolerance: Tens
     product, scratch = torch.empty_like(r), torch.empty_like(r)
     rr = dot(r, r)
     state = Tracker(rr, tolerance)
-    for step in range(1, max_steps + 1):
+    for _ in range(max_steps):
         # a projector leaves p as it is: p lies in its range
         image = form.apply_m(p if form.projector else torch.mul(p, s, out=scratch), out=product)
         q = torch.addcmul(p, s, image, value=-1.0, out=scratch if image is product else None)
@@ -90,7 +91,7 @@ def diagonal(form: SymmetricLinearization, d: Tensor, v: Tensor, tolerance: Tens
         x.addcmul_(a, p)
         r.addcmul_(a, q, value=-1.0)
         new = dot(r, r)
-        b = state.turn(new, rr, step)
+        b = state.turn(new, rr)
         rr = new
         if b is None:
             break
@@ -106,14 +107,14 @@ def general(form: SymmetricLinearization, v: Tensor, tolerance: Tensor | float, 
     dp = dr.clone()
     rr = dot(r, dr).clamp_min_(0)
     state = Tracker(rr, tolerance)
-    for step in range(1, max_steps + 1):
+    for _ in range(max_steps):
         q = p - form.apply_m(dp)
         a = state.length(rr, dot(dp, q))
         w.addcmul_(a, p)
         r.addcmul_(a, q, value=-1.0)
         dr = form.apply_d(r)
         new = dot(r, dr).clamp_min_(0)
-        b = state.turn(new, rr, step)
+        b = state.turn(new, rr)
         rr = new
         if b is None:
             break

@@ -1,0 +1,45 @@
+"""The largest eigenvalue of a symmetric matrix, f(X) = λ_max(X)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from opteq_cvx.atoms.contract import Atom, Data, Spelling, Trait
+from opteq_cvx.atoms.max import Max
+from opteq_cvx.atoms.primitives import indicator
+from opteq_cvx.atoms.spectral import OfEigenvalues, eigenvalues
+from opteq_cvx.ir.pattern import Op
+
+_PROX = OfEigenvalues(lambda values, t: Max().prox(values, t, {}))
+
+
+@dataclass(frozen=True, slots=True)
+class LambdaMax(Atom):
+    """f(X) = λ_max(X) over the last two axes; prox: that of the largest entry, on eigenvalues."""
+
+    name = "lambda_max"
+    formula = "λ_max(X)"
+    cost = "O(n³)"
+    source = "theory.md section 12.2, spectral lifting of max"
+    traits = frozenset({Trait.HOMOGENEOUS})
+    patterns = (Op("lambda_max"),)
+    spellings = (
+        Spelling(text="lambda_max((x + x.T) / 2)", variables={"x": (3, 3)}, arg="(x + x.T) / 2"),
+        Spelling(text="-lambda_min((x + x.T) / 2)", variables={"x": (3, 3)}, arg="-(x + x.T) / 2"),
+    )
+
+    @override
+    def value(self, x: Tensor, data: Data) -> Tensor:
+        return eigenvalues(x)[..., -1:].unsqueeze(-1)
+
+    @override
+    def prox(self, v: Tensor, step: Tensor, data: Data) -> Tensor:
+        return _PROX(v, step.squeeze(-1).expand((*v.shape[:-2], 1)))
+
+    @override
+    def conjugate(self, y: Tensor, data: Data) -> Tensor:
+        values = eigenvalues(y).unsqueeze(-2)
+        outside = torch.relu(-values[..., :1]) + (values.sum(-1, keepdim=True) - 1.0).abs()
+        return indicator(outside, y.abs().sum((-2, -1), keepdim=True))

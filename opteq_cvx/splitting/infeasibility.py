@@ -1,0 +1,89 @@
+"""Certificates of infeasibility and unboundedness from the drift of the Douglas–Rachford iterates.
+
+When a program has no solution the steps T(z) − z tend to a nonzero vector; its parts are the certificates
+(Banjac, Goulart, Stellato, Boyd, *Infeasibility detection in ADMM for convex optimization*, JOTA 183, 2019):
+    primal: Kᵀȳ = 0 and σ_dom g(ȳ) < ⟨b, ȳ⟩        dual: Px̄ = 0 and ⟨q, x̄⟩ + rec g(Kx̄) < 0.
+Support and recession functions come from the proxes alone, by looking far along the ray: ⟨ȳ, Π(w + tȳ)⟩ increases to
+σ(ȳ), and (g(w + tx̄) − g(w)) / t to rec g(x̄); so every atom has them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from opteq_cvx.atoms import Trait
+from opteq_cvx.splitting.blocks import Block
+from opteq_cvx.splitting.system import matmul
+
+FAR = 1e4  # how far along a ray, in units of the point's own size
+TINY = 1e-10  # the step with which a function's prox becomes the projection onto its domain
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """Per sample (B,): whether the program is certified infeasible, or unbounded below."""
+
+    infeasible: Tensor
+    unbounded: Tensor
+
+
+def certify(
+    blocks: Sequence[Block],
+    theta: Sequence[Tensor],
+    w: Tensor,
+    dx: Tensor,
+    dy: Tensor,
+    tolerance: float,
+) -> Drift:
+    """Test the drift (dx, dy) of one step, (B, n) and (B, m), at the present point w (B, m) of dom g."""
+    p, q, k, b, *rest = theta
+    small = torch.finfo(w.dtype).tiny
+    y = dy / _norm(dy).clamp_min(small)[:, None]
+    x = dx / _norm(dx).clamp_min(small)[:, None]
+    support, slope, leaves = _along(blocks, rest, w, y, matmul(x, k.mT))
+    scale = torch.maximum(_top(k.flatten(1)), torch.ones_like(q[:, 0]))
+    offset = (b * y).sum(1)
+    margin = tolerance * (1.0 + _norm(b.expand_as(y)))
+    primal = (_top(matmul(y, k)) <= tolerance * scale) & (offset - support > margin)
+    descent = (q * x).sum(1) + slope
+    curved = _top(matmul(x, p)) > tolerance * torch.maximum(_top(p.flatten(1)), torch.ones_like(q[:, 0]))
+    dual = ~curved & ~leaves & (descent < -tolerance * (1.0 + _norm(q.expand_as(x))))
+    moving = (_norm(dy) > 0, _norm(dx) > 0)
+    return Drift(primal & moving[0], dual & moving[1])
+
+
+def _along(
+    blocks: Sequence[Block], rest: Sequence[Tensor], w: Tensor, y: Tensor, d: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """σ_dom g(y), rec g(d), and whether d leaves dom g, each (B,)."""
+    support, slope = w.new_zeros(w.shape[0]), w.new_zeros(w.shape[0])
+    leaves = torch.zeros(w.shape[0], dtype=torch.bool, device=w.device)
+    values = list(rest)
+    for block in blocks:
+        own, values = values[: len(block.exprs)], values[len(block.exprs) :]
+        rows = torch.as_tensor(block.index.reshape(-1).copy(), device=w.device)
+        here, up, move = (t.index_select(1, rows) for t in (w, y, d))
+        t = FAR * (1.0 + _norm(here))[:, None]
+        project = block.bind(w.new_full((1,), TINY), own)
+
+        def onto(v: Tensor, block: Block = block, project: object = project) -> Tensor:
+            return project(v.reshape(v.shape[0], *block.index.shape)).reshape(v.shape)  # type: ignore[operator]
+
+        far = onto(here + t * up)
+        support = support + (up * far).sum(1)
+        target = here + t * move
+        reached = onto(target)
+        leaves = leaves | (_norm(target - reached) > 1e-3 * t[:, 0] * _norm(move).clamp_min(1e-9))
+        if Trait.SET not in block.f.traits:
+            slope = slope + (block.value(reached, own) - block.value(onto(here), own)) / t[:, 0]
+    return support, slope, leaves
+
+
+def _norm(x: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(x, dim=1)
+
+
+def _top(x: Tensor) -> Tensor:
+    return x.abs().amax(dim=1) if x.shape[1] else x.new_zeros(x.shape[0])

@@ -1,0 +1,77 @@
+"""The classifier: how features become the layer's inputs and outputs become logits."""
+
+from pathlib import Path
+
+import cvxpy as cp
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+import opteq_cvx as oc
+from opteq_cvx.errors import InputError
+from opteq_cvx.layer import EquilibriumLayer
+from opteq_cvx.train.classifier import LAYER, WEIGHTS, Classifier
+
+
+@pytest.fixture
+def layer() -> EquilibriumLayer:
+    """z* = max(a + D, 0) and its sum s* = Σ z*, with a (3,) and D (3,) two inputs: known in closed form."""
+    a, d, z = oc.Input(3, name="a"), oc.Input((3,), name="d"), cp.Variable((3,), name="z")
+    problem = cp.Problem(cp.Minimize(0.5 * cp.sum_squares(z - a - d)), [z >= 0])
+    return oc.compile(problem, outputs=[z, cp.sum(z)])
+
+
+def test_features_are_dealt_to_the_inputs_in_order(layer: EquilibriumLayer) -> None:
+    model = Classifier(layer, features=6, classes=2)
+    assert isinstance(model.input_map, nn.Identity)
+    x = torch.arange(12.0).reshape(2, 6)
+    a, d = model.layer_inputs(x)
+    assert a.tolist() == [[0, 1, 2], [6, 7, 8]]
+    assert d.tolist() == [[3, 4, 5], [9, 10, 11]]
+
+
+def test_logits_read_all_outputs(layer: EquilibriumLayer) -> None:
+    model = Classifier(layer, features=6, classes=2)
+    x = torch.randn(5, 6)
+    z = torch.relu(x[:, :3] + x[:, 3:])
+    expected = torch.cat([z, z.sum(1, keepdim=True)], dim=1) @ model.read_out.weight.T + model.read_out.bias
+    torch.testing.assert_close(model(x), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_another_number_of_features_gets_a_map(layer: EquilibriumLayer) -> None:
+    model = Classifier(layer, features=9, classes=2)
+    assert [tuple(p.shape) for p in model.input_map.parameters()] == [(6, 9), (6,)]
+    model(torch.randn(4, 9)).sum().backward()
+    assert float(model.input_map.weight.grad.abs().sum()) > 0  # type: ignore[union-attr]
+
+
+def test_standardizing_is_part_of_the_state(layer: EquilibriumLayer) -> None:
+    model = Classifier(layer, features=6, classes=2)
+    x = 5.0 + 2.0 * torch.randn(100, 6)
+    model.standardize(x)
+    seen = torch.cat(model.layer_inputs(x), dim=1)
+    torch.testing.assert_close((seen.mean(), seen.std()), (torch.tensor(0.0), torch.tensor(1.0)), atol=1e-5, rtol=1e-5)
+    assert {"mean", "scale"} <= set(model.state_dict())
+
+
+def test_constant_samples_do_not_divide_by_zero(layer: EquilibriumLayer) -> None:
+    model = Classifier(layer, features=6, classes=2)
+    model.standardize(torch.ones(10, 6))
+    assert bool(torch.isfinite(model(torch.ones(2, 6))).all())
+
+
+def test_a_program_without_inputs_is_refused() -> None:
+    z = cp.Variable(2, name="z")
+    layer = oc.compile(cp.Problem(cp.Minimize(cp.sum_squares(z - 1))))
+    with pytest.raises(InputError, match="no input"):
+        Classifier(layer, features=2, classes=2)
+
+
+def test_what_is_saved_is_the_whole_classifier(layer: EquilibriumLayer, tmp_path: Path) -> None:
+    model = Classifier(layer, features=6, classes=2)
+    model.save(tmp_path / "new")
+    x = torch.randn(5, 6)
+    again = Classifier(oc.load(tmp_path / "new" / LAYER), features=6, classes=2)
+    again.load_state_dict(load_file(tmp_path / "new" / WEIGHTS), strict=True)
+    torch.testing.assert_close(again(x), model(x))
