@@ -51,4 +51,4 @@ notebooks: .venv-test/.stamp
 
 clean:
 	rm -rf .venv-demo .venv-test .venv-bench build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage htmlcov
-	find opteq_cvx problems tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find opteq_cvx problems notebooks tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -14,7 +14,7 @@ from opteq_cvx.iterate.contract import Iterate, Progress, Restrict, Stop
 
 BOUND = 0.4  # a state of norm above this power of the dtype's largest number has left every bounded set
 ROUNDING = 4.0  # a residual below this many units of rounding, relative to ‖z‖, cannot be asked for
-HALF = 0.5  # rows are compacted when at most this share of them is still iterating
+SHARE = 0.75  # rows are compacted when at most this share of them is still iterating
 LOOK = 10  # every so many checks the norms are compared with their bound even where all seems well
 SMALL = 8  # never compact fewer rows than this: the gather costs more than it saves
 
@@ -142,7 +142,7 @@ class Board:
             return self.flag.read(self.alive)
         live, rows = int(torch.count_nonzero(self.alive)), z.shape[0]
         self.whole = live == rows
-        self.sparse = live <= HALF * rows and rows > SMALL
+        self.sparse = live <= SHARE * rows and rows > SMALL
         return live > 0
 
     def report(self, relative: Tensor) -> None:

@@ -12,7 +12,7 @@ from opteq_cvx.adjoint.krylov.direct import Direct
 from opteq_cvx.adjoint.krylov.gmres import GMRES
 from opteq_cvx.adjoint.krylov.lsmr import LSMR
 from opteq_cvx.adjoint.krylov.neumann import Neumann
-from opteq_cvx.splitting.linearization import Linearization, SymmetricLinearization
+from opteq_cvx.splitting.linearization import AutogradLinearization, Linearization, SymmetricLinearization
 
 D, B = 15, 6
 TOL = 1e-10
@@ -117,6 +117,26 @@ def test_products_and_dense_agree(form: str, generator: torch.Generator) -> None
     torch.testing.assert_close(jacobian.matvec(x), (J @ x[:, :, None])[:, :, 0])
     torch.testing.assert_close(jacobian.rmatvec(x), (J.mT @ x[:, :, None])[:, :, 0])
     torch.testing.assert_close(jacobian.dense(B, x), J)
+
+
+@pytest.mark.parametrize("nonlinear", [True, False])
+def test_linearization_by_autograd(nonlinear: bool, generator: torch.Generator) -> None:
+    M = torch.randn(D, D, dtype=torch.float64, generator=generator)
+    z, x = (torch.randn(B, D, dtype=torch.float64, generator=generator) for _ in range(2))
+
+    def T(z: Tensor) -> Tensor:
+        return torch.softmax(z @ M, -1) if nonlinear else z @ M
+
+    J = torch.stack([torch.autograd.functional.jacobian(lambda u: T(u[None])[0], row) for row in z])
+    with torch.no_grad():
+        found = AutogradLinearization(T, z)
+        torch.testing.assert_close(found.matvec(x), (J @ x[:, :, None])[:, :, 0])
+        torch.testing.assert_close(found.rmatvec(x), (J.mT @ x[:, :, None])[:, :, 0])
+        torch.testing.assert_close(found.matvec(2 * x), (J @ (2 * x)[:, :, None])[:, :, 0])  # the graph is kept
+        torch.testing.assert_close(found.dense(B, z), J)
+        constant = AutogradLinearization(lambda u: torch.ones_like(u), z)
+        assert (constant.matvec(x) == 0).all()
+        assert (constant.rmatvec(x) == 0).all()
 
 
 def test_cg_assumes_symmetry_of_an_unknown_jacobian(generator: torch.Generator) -> None:

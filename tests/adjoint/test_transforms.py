@@ -12,6 +12,12 @@ from torch import Tensor
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 from torch.func import grad, jacfwd, jacrev, jvp, vjp, vmap
 
+from opteq_cvx.adjoint import fold
+from opteq_cvx.adjoint.implicit import Implicit
+from opteq_cvx.adjoint.problem import FixedPoint, by_iteration
+from opteq_cvx.iterate.contract import Iterate, Stop
+from opteq_cvx.iterate.plain import Plain
+from opteq_cvx.splitting.contract import Prepared, Theta
 from tests.adjoint.setting import function, parameters
 from tests.adjoint.toys import Kind, Unit
 
@@ -50,13 +56,14 @@ def assert_blocks(found: tuple[Pair, Pair], wanted: list[list[Tensor]]) -> None:
 @pytest.mark.parametrize("unit", UNITS)
 def test_gradcheck(unit: Unit, each: bool, generator: torch.Generator) -> None:
     M, c = (t.requires_grad_() for t in parameters(D, B, generator, norm=NORM, symmetric=unit.symmetric, each=each))
-    assert gradcheck(function(unit), (M, c), check_forward_ad=True)
+    assert gradcheck(function(unit), (M, c), check_forward_ad=True, fast_mode=each)
 
 
 @pytest.mark.parametrize("unit", UNITS)
 def test_gradgradcheck(unit: Unit, generator: torch.Generator) -> None:
     M, c = (t.requires_grad_() for t in parameters(D, 2, generator, norm=NORM, symmetric=unit.symmetric))
-    assert gradgradcheck(function(unit), (M, c), check_fwd_over_rev=True)
+    full = unit == Unit(D, "tanh")  # every entry once; elsewhere along random directions
+    assert gradgradcheck(function(unit), (M, c), check_fwd_over_rev=True, fast_mode=not full)
 
 
 @pytest.mark.parametrize("unit", UNITS)
@@ -153,6 +160,45 @@ def test_vmap_over_weights_and_inputs(
         torch.testing.assert_close(values[i], function(unit)(*chosen), atol=1e-11, rtol=0)
         for g, w in zip(found, torch.autograd.grad(loss(*chosen), chosen), strict=True):
             torch.testing.assert_close(g[i], w, atol=1e-10, rtol=1e-10)
+
+
+@pytest.mark.parametrize("in_dims", [(0, None), (None, 0), (0, 0)])
+def test_merging_and_looping_agree(
+    in_dims: tuple[int | None, int | None], monkeypatch: pytest.MonkeyPatch, generator: torch.Generator
+) -> None:
+    """vmap merges the mapped axis into the batch, or loops over it: the same numbers."""
+    unit = Unit(D, "tanh", symmetric=False, prepares=True)
+    draws = [parameters(D, B, generator, norm=NORM, symmetric=False, each=True) for _ in range(3)]
+    theta = [draws[0][k] if dim is None else torch.stack([d[k] for d in draws]) for k, dim in enumerate(in_dims)]
+    transform = vmap(grad(loss_of(unit), (0, 1)), in_dims)
+    merged = transform(*theta)
+    monkeypatch.setattr(fold, "LARGE", 0)
+    for a, b in zip(merged, transform(*theta), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-11, rtol=0)
+
+
+def test_prepared_for_other_weights_is_not_used_inside_vmap(generator: torch.Generator) -> None:
+    """What the caller prepared belongs to one θ; where vmap brings others it is made again."""
+    unit = Unit(D, "tanh", symmetric=False, prepares=True)
+    M, c = parameters(D, B, generator, norm=NORM, symmetric=False)
+    seen: list[Prepared | None] = []
+    inner = by_iteration(unit, Plain(), Stop(tolerance=1e-13, max_steps=1000))
+
+    def solve(z0: Tensor, theta: Theta, prepared: Prepared | None) -> tuple[Iterate, Prepared]:
+        seen.append(prepared)
+        return inner(z0, theta, prepared)
+
+    ready = unit.prepare((M, c))
+    problem = FixedPoint(splitting=unit, solve=solve, tolerance=1e-13, prepared=ready)
+
+    def f(m: Tensor, x: Tensor) -> Tensor:
+        return Implicit().equilibrate(problem, torch.zeros_like(c), (m, x)).z
+
+    torch.testing.assert_close(f(M, c), function(unit)(M, c))
+    assert seen.pop() is ready
+    weights = torch.stack([M, 0.5 * M])
+    torch.testing.assert_close(vmap(f, (0, None))(weights, c), torch.stack([function(unit)(m, c) for m in weights]))
+    assert seen == [None, None]
 
 
 def test_nested_vmap(generator: torch.Generator) -> None:

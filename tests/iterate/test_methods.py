@@ -123,11 +123,11 @@ def test_halpern_finds_the_projection_of_its_anchor(generator: torch.Generator) 
 
     anchor = torch.randn(3, 5, dtype=torch.float64, generator=generator)
     wanted = anchor - ((anchor @ a - 1.0)[:, None] * a)
-    stop = Stop(tolerance=1e-5, max_steps=200000, check_every=50)
+    stop = Stop(tolerance=1e-4, max_steps=20000, check_every=50)
     own = Halpern().run(lambda rows: T, anchor, stop)
     given = Halpern(anchor=anchor).run(lambda rows: T, torch.zeros(3, 5).double(), stop)
     one = Halpern(anchor=anchor[1]).run(lambda rows: T, torch.zeros(3, 5).double(), stop)
-    atol = 1e-3  # the distance, like the residual, falls as 1/k, with a larger factor
+    atol = 1e-2  # the distance, like the residual, falls as 1/k, with a larger factor
     torch.testing.assert_close(own.z, wanted, atol=atol, rtol=0)
     torch.testing.assert_close(given.z, wanted, atol=atol, rtol=0)
     torch.testing.assert_close(one.z, wanted[1].expand(3, 5), atol=atol, rtol=0)

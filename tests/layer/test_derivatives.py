@@ -28,6 +28,7 @@ def test_gradcheck_and_gradgradcheck(case: Case) -> None:
     assert torch.autograd.gradgradcheck(layer, inputs, eps=1e-6, atol=1e-4, rtol=1e-3, fast_mode=True)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")  # torch.func.jvp itself uses it
 @pytest.mark.parametrize("case", QUICK, ids=lambda c: c.name)
 def test_vmap_jacobians_and_forward_mode_agree_with_reverse_mode(case: Case) -> None:
     layer, tensors = prepare(case, 3)
