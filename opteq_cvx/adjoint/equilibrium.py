@@ -21,9 +21,10 @@ INFO = 9  # tensors between z and the prepared ones, as the docstring of `Equili
 class Equilibrium(torch.autograd.Function):
     """Solve z = T(z, θ); differentiate by (I − J)ᵀ w = g, dL/dθ = (∂T/∂θ)ᵀ w.
 
-    apply(problem, z0, valid, *theta) → (z, failed, residual, steps, converged, finite, modulus, convex, empty, unbounded,
-    *prepared): only z is differentiable, and only in θ. `valid` (B,) is False for samples the caller rejects; failed
-    samples have a zero gradient. What was prepared travels as outputs, so that every transform carries it along.
+    apply(problem, z0, valid, *theta) → (z, failed, residual, steps, converged, finite, modulus, convex, empty,
+    unbounded, *prepared): only z is differentiable, and only in θ. `valid` (B,) is False for samples the caller
+    rejects; failed samples have a zero gradient. What was prepared travels as outputs, so that every transform
+    carries it along.
     Source: theory.md 10; Bai, Kolter, Koltun, Deep equilibrium models, 2019.
     """
 

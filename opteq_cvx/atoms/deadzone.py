@@ -26,9 +26,7 @@ class Deadzone(Atom):
     cost = "O(n)"
     source = "theory.md section 12.2, cases of |v| against m and m + t"
     traits = frozenset({Trait.SEPARABLE, Trait.EVEN})
-    spellings = (
-        Spelling(text="sum(pos(abs(x) - m))", parameters={"m": ((), {"nonneg": True})}, data={"m": "m"}),
-    )
+    spellings = (Spelling(text="sum(pos(abs(x) - m))", parameters={"m": ((), {"nonneg": True})}, data={"m": "m"}),)
 
     @override
     @classmethod

@@ -9,8 +9,10 @@ import numpy as np
 from opteq_cvx.errors import CompileError, UnsupportedError, message
 from opteq_cvx.frontend.affine import affine
 from opteq_cvx.frontend.affine_shapes import permuting, reshaping
+from opteq_cvx.frontend.conic import Conic
 from opteq_cvx.frontend.hoist import hoist
 from opteq_cvx.frontend.names import kind
+from opteq_cvx.frontend.recognized import set_term
 from opteq_cvx.frontend.scope import Scope, text
 from opteq_cvx.frontend.terms import set_terms
 from opteq_cvx.frontend.tree import affine_node, as_affine, negative, param_node, total, tree
@@ -76,19 +78,19 @@ def _zero(constraint: Any, scope: Scope, origin: Origin) -> tuple[Term, ...]:
 
 
 def _nonpos(constraint: Any, scope: Scope, origin: Origin) -> tuple[Term, ...]:
-    return at_most_zero(tree(constraint.args[0], scope), origin)
+    return at_most_zero(tree(constraint.args[0], scope), scope, origin)
 
 
 def _nonneg(constraint: Any, scope: Scope, origin: Origin) -> tuple[Term, ...]:
-    return at_most_zero(negative(tree(constraint.args[0], scope)), origin)
+    return at_most_zero(negative(tree(constraint.args[0], scope)), scope, origin)
 
 
 def _inequality(constraint: Any, scope: Scope, origin: Origin) -> tuple[Term, ...]:
-    return at_most_zero(tree(constraint.expr, scope), origin)
+    return at_most_zero(tree(constraint.expr, scope), scope, origin)
 
 
-def at_most_zero(node: Node, origin: Origin) -> tuple[Term, ...]:
-    """node ≤ 0, for a convex node."""
+def at_most_zero(node: Node, scope: Scope, origin: Origin) -> tuple[Term, ...]:
+    """node ≤ 0, for a convex node; on the conic route the first term is an inequality between bounds."""
     functions, plain = _split(node, 1)
     if not functions:
         return (_affine_at_most_zero(aff.add(*plain), origin),)
@@ -96,7 +98,12 @@ def at_most_zero(node: Node, origin: Origin) -> tuple[Term, ...]:
     bound = aff.negative(aff.add(*plain)) if plain else aff.of_param(act.zeros(node.shape))
     f, bound = _unscaled(f, bound)
     rhs = affine_node(bound, origin.text) if bound.parts else param_node(bound.offset, origin.text)
-    return set_terms(Node("leq", (f, rhs), node.shape, origin.text), origin)
+    term = set_term(Node("leq", (f, rhs), node.shape, origin.text), origin)
+    if term is not None:
+        return (term,)
+    conic = Conic(scope, origin)
+    x = aff.add(conic.value(f), aff.negative(bound))
+    return (_affine_at_most_zero(x, origin), *conic.terms)
 
 
 def _split(node: Node, sign: int) -> tuple[list[Node], list[Affine]]:

@@ -87,6 +87,11 @@ def _geo_mean(atom: Any) -> Attrs:
     return {"p": tuple(weights.tolist()), **_axis(atom)}
 
 
+def _whole(atom: Any) -> Attrs:
+    """A function with data of its own is kept as it is, for CVXPY's canonicalization."""
+    return {"atom": atom}
+
+
 def _exponent(atom: Any) -> tuple[cp.Expression, ...]:
     return () if isinstance(atom.p, cp.Constant) else (atom.p,)
 
@@ -186,7 +191,7 @@ ROWS: tuple[_Row, ...] = (
     *_rows("cvxpy.atoms.norm_inf", {"norm_inf": Entry("norm_inf", _axis)}),
     *_rows("cvxpy.atoms.norm_nuc", {"normNuc": "norm_nuc"}),
     *_rows("cvxpy.atoms.one_minus_pos", {"one_minus_pos": "one_minus_pos"}),
-    *_rows("cvxpy.atoms.perspective", {"perspective": Entry("perspective", hidden=lambda atom: (atom.f,))}),
+    *_rows("cvxpy.atoms.perspective", {"perspective": Entry("perspective", _whole)}),
     *_rows("cvxpy.atoms.pf_eigenvalue", {"pf_eigenvalue": "pf_eigenvalue"}),
     *_rows("cvxpy.atoms.pnorm", {c: Entry("pnorm", _pnorm) for c in ("Pnorm", "PnormApprox")}),
     *_rows("cvxpy.atoms.prod", {"Prod": Entry("prod", _axis)}),
@@ -196,7 +201,7 @@ ROWS: tuple[_Row, ...] = (
     *_rows("cvxpy.atoms.sigma_max", {"sigma_max": "sigma_max"}),
     *_rows("cvxpy.atoms.sign", {"sign": "sign"}),
     *_rows("cvxpy.atoms.sum_largest", {"sum_largest": Entry("sum_largest", _largest_axis)}),
-    *_rows("cvxpy.atoms.suppfunc", {"SuppFuncAtom": "suppfunc"}),
+    *_rows("cvxpy.atoms.suppfunc", {"SuppFuncAtom": Entry("suppfunc", _whole)}),
     *_rows("cvxpy.atoms.tr_inv", {"tr_inv": "tr_inv"}),
     *_rows("cvxpy.atoms.von_neumann_entr", {"von_neumann_entr": "von_neumann_entr"}),
 )

@@ -51,7 +51,7 @@ def _peel(node: Node, weight: ParamExpr, found: _Found) -> None:
     if node.param is not None:
         found.offsets.append(_inner(weight, node.param))
     elif node.affine is not None:
-        parts = aff.image(_functional(weight, node.affine), Affine(node.affine.parts, act.zeros(node.shape)))
+        parts = aff.image(functional(weight, node.affine), Affine(node.affine.parts, act.zeros(node.shape)))
         found.linear.append(parts)
         found.offsets.append(_inner(weight, node.affine.offset))
     elif node.op == "add":
@@ -75,7 +75,7 @@ def _inner(weight: ParamExpr, p: ParamExpr) -> ParamExpr:
     return act.inner(weight, p)
 
 
-def _functional(weight: ParamExpr, x: Affine) -> LinearMap:
+def functional(weight: ParamExpr, x: Affine) -> LinearMap:
     """z ↦ ⟨weight, z⟩."""
     if x.shape == ():
         return diagonal(weight, ())

@@ -55,7 +55,7 @@ def read(
     found = roles(problem, inputs, wanted)
     variables = problem.variables()
     items = [unknown(v, name) for v, name in zip(variables, names_of(variables), strict=True)]
-    scope = Scope(found.by_id, {id(i.source): i.value for i in items})
+    scope = Scope(found.by_id, {id(i.source): i.value for i in items}, frozenset(i.unknown.name for i in items))
     sign = -1 if isinstance(problem.objective, cp.Maximize) else 1
     terms, offset = _objective(problem.objective.args[0], sign, scope)
     constraints: list[Constraint] = []
@@ -66,7 +66,7 @@ def read(
     for item in items:
         terms.extend(attribute_terms(item, scope))
     program = Program(
-        variables=tuple(i.unknown for i in items),
+        variables=(*(i.unknown for i in items), *scope.extra),
         parameters=found.leaves,
         terms=tuple(terms),
         offset=offset,
@@ -83,7 +83,9 @@ def _objective(expr: cp.Expression, sign: int, scope: Scope) -> tuple[list[Term]
     terms: list[Term] = []
     offsets: list[ParamExpr] = []
     for at, part in enumerate(addends(expr)):
-        more, offset = function_terms(tree(part, scope), const(float(sign)), Origin(f"objective[{at}]", text(part)))
+        more, offset = function_terms(
+            tree(part, scope), const(float(sign)), scope, Origin(f"objective[{at}]", text(part))
+        )
         terms.extend(more)
         offsets.append(offset)
     return terms, act.reshape(add(*offsets), ())

@@ -4,6 +4,7 @@ CVXPY's `==` builds constraints and its names are not unique, so everything is k
 reference to their expression: an id stays taken as long as the reading lives.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -12,8 +13,10 @@ import cvxpy as cp
 
 from opteq_cvx.errors import CompileError, message
 from opteq_cvx.frontend.names import arguments, hidden, is_linear_atom
+from opteq_cvx.ir import affine as aff
+from opteq_cvx.ir.frozen import Shape
 from opteq_cvx.ir.param import Leaf, ParamExpr
-from opteq_cvx.ir.program import Affine
+from opteq_cvx.ir.program import Affine, Variable
 from opteq_cvx.ir.tree import Node
 
 T = TypeVar("T")
@@ -33,16 +36,22 @@ class Memo(dict[int, tuple[cp.Expression, T]]):
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The names of one reading and its memos; `leaves` and `variables` map ids of CVXPY leaves."""
+    """The names of one reading and its memos; `leaves` and `variables` map ids of CVXPY leaves.
+
+    The conic route adds unknowns: `extra` holds them, `bounds` the one that bounds a function, by the node's id.
+    """
 
     leaves: Mapping[int, Leaf]
     variables: Mapping[int, Affine]
+    names: frozenset[str] = frozenset()
     params: Memo[ParamExpr] = field(default_factory=Memo)
     affines: Memo[Affine] = field(default_factory=Memo)
     nodes: Memo[Node] = field(default_factory=Memo)
     varies: Memo[bool] = field(default_factory=Memo)
     depends: Memo[bool] = field(default_factory=Memo)
     linear: Memo[bool] = field(default_factory=Memo)
+    extra: list[Variable] = field(default_factory=list)
+    bounds: dict[int, tuple[Node, Affine]] = field(default_factory=dict)
 
     def has_variables(self, expr: cp.Expression) -> bool:
         """Whether some variable occurs in `expr`."""
@@ -81,14 +90,26 @@ class Scope:
             )
         return self.leaves[id(parameter)]
 
+    def fresh(self, kind: str, shape: Shape) -> Affine:
+        """A new unknown of the program, beside the user's; its name starts with "@"."""
+        count = len(self.extra) + 1
+        while f"@{kind}{count}" in self.names:
+            count += 1
+        self.extra.append(Variable(f"@{kind}{count}", shape))
+        return aff.of_variable(f"@{kind}{count}", shape)
+
     def variable(self, variable: cp.Variable) -> Affine:
         """A variable of the user as an affine expression of the program's variables."""
         return self.variables[id(variable)]
 
 
+NUMBERS = re.compile(r"\[\[[-+\d.e\s\[\]]*\]\]|\[[-+\d.e\s]*\.\.\.[-+\d.e\s]*\]")
+"""The entries of a constant matrix, or of a long constant vector, as CVXPY prints them: they say nothing."""
+
+
 def text(expr: object) -> str:
     """The user's own expression in CVXPY's words, on one line, shortened in the middle."""
-    words = " ".join(str(expr).split())
+    words = NUMBERS.sub("[…]", " ".join(str(expr).split()))
     if len(words) <= TEXT_LIMIT:
         return words
     half = (TEXT_LIMIT - 3) // 2

@@ -7,6 +7,7 @@ arguments of one shape.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import cvxpy as cp
@@ -23,7 +24,7 @@ from opteq_cvx.ir import act
 from opteq_cvx.ir import affine as aff
 from opteq_cvx.ir.frozen import FrozenDict, Shape, size
 from opteq_cvx.ir.linmap import Identity, LinearMap, Sum, compose, diagonal, gather
-from opteq_cvx.ir.param import ParamExpr, const, neg
+from opteq_cvx.ir.param import ParamExpr, const, is_zero, neg
 from opteq_cvx.ir.program import Affine
 from opteq_cvx.ir.tree import Node
 
@@ -42,7 +43,7 @@ def _tree(expr: cp.Expression, scope: Scope) -> Node:
     if not scope.has_variables(expr):
         return param_node(hoist(expr, scope), words)
     if scope.is_linear(expr):
-        return affine_node(affine(expr, scope), words)
+        return _known(affine_node(affine(expr, scope), words), expr)
     row = entry(expr)
     if row is None and not is_linear_atom(expr):
         found = f"the function {type(expr).__name__} is not one of CVXPY's"
@@ -68,6 +69,12 @@ def param_node(p: ParamExpr, words: str) -> Node:
 def affine_node(x: Affine, words: str) -> Node:
     """A leaf affine in the variables."""
     return Node("affine", (), x.shape, words, affine=x)
+
+
+def _known(node: Node, expr: cp.Expression) -> Node:
+    """An affine leaf with what CVXPY knows of it and the conic route can use."""
+    square = len(node.shape) == 2 and node.shape[0] == node.shape[1] > 1
+    return replace(node, attrs=FrozenDict(symmetric=True)) if square and expr.is_symmetric() else node
 
 
 def image(m: LinearMap, node: Node, words: str | None = None) -> Node:
@@ -204,6 +211,22 @@ def _absolute(x: Node, expr: cp.Expression) -> Node:
     return Node("abs", (x,), x.shape, f"abs({x.text})")
 
 
+def _maximum(args: tuple[Node, ...], shape: Shape, words: str, attrs: Attrs, expr: Any) -> Node:
+    """Of affine pieces: max(a, b) = b + max(a − b, 0), of more the largest entry of a stack; else as it is."""
+    args = tuple(same_shape(a, shape) for a in args)
+    pieces = [as_affine(a) for a in args if a.affine is not None or a.param is not None]
+    if len(pieces) < len(args) or len(args) < 2:
+        return Node("maximum", args, shape, words, FrozenDict(attrs))
+    if len(args) > 2:
+        stacked = affine_node(aff.stack(pieces), words)
+        return Node("max", (stacked,), shape, words, FrozenDict(axes=(-1,), keepdims=False))
+    a, b = sorted(args, key=lambda node: node.param is not None)
+    if b.param is not None and is_zero(b.param):
+        return Node("pos", (a,), shape, words)
+    gap = affine_node(aff.add(as_affine(a), aff.negative(as_affine(b))), f"{a.text} - {b.text}")
+    return total((Node("pos", (gap,), shape, f"pos({gap.text})"), b), words)
+
+
 def squared(x: Node) -> Node:
     """x², where ‖v‖₂² is the sum of v² and |v|² is v²."""
     if x.op == "norm2":
@@ -302,9 +325,9 @@ NORMALIZE: dict[str, Normalize] = {
     "log_sum_exp": reducing("log_sum_exp"),
     "logistic": elementwise("logistic"),
     "max": reducing("max"),
-    "maximum": elementwise("maximum"),
+    "maximum": _maximum,
     "min": mirrored(reducing("max")),
-    "minimum": mirrored(elementwise("maximum")),
+    "minimum": mirrored(_maximum),
     "norm1": _norm1,
     "norm_inf": reducing("norm_inf"),
     "pnorm": _pnorm,

@@ -8,16 +8,18 @@ from opteq_cvx.ir import act
 from opteq_cvx.ir.frozen import IntArray, Shape, size
 from opteq_cvx.ir.linmap import (
     Broadcast,
+    Diagonal,
     Gather,
     Identity,
     LinearMap,
     Zero,
     compose,
+    diagonal,
     gather,
     negate,
     sum_maps,
 )
-from opteq_cvx.ir.param import ParamExpr, neg
+from opteq_cvx.ir.param import ParamExpr, const, is_zero, neg
 from opteq_cvx.ir.param import add as add_params
 from opteq_cvx.ir.program import Affine
 
@@ -50,9 +52,13 @@ def add(*terms: Affine) -> Affine:
 
 
 def _plus(a: LinearMap, b: LinearMap) -> LinearMap:
-    """a + b; gathers to different places become one, so that a stack of entries stays one gather."""
+    """a + b; gathers to different places become one, so that a stack of entries stays one gather; scalings add."""
     if isinstance(a, Gather) and isinstance(b, Gather) and not ((a.index >= 0) & (b.index >= 0)).any():
         return gather(np.where(a.index >= 0, a.index, b.index), a.shape_in)
+    if isinstance(a, Identity | Diagonal) and isinstance(b, Identity | Diagonal):
+        factor = add_params(*(m.d if isinstance(m, Diagonal) else const(1.0) for m in (a, b)))
+        if not is_zero(factor):
+            return diagonal(factor, a.shape_in)
     return sum_maps(a, b)
 
 

@@ -10,6 +10,8 @@ from opteq_cvx.maps.rules_reduction import sum_of_largest
 
 ASYMMETRY = 1e-8
 """CVXPY's `tr_inv` is +∞ where the argument differs from its transpose by more than this."""
+MARGIN = 64.0
+"""How many units of rounding, of the largest entry, `cholesky` adds to the diagonal."""
 
 
 def _symmetric(x: Tensor) -> Tensor:
@@ -94,9 +96,19 @@ def _dist_ratio(node: Apply, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return regroup(flat(x - a).norm(dim=1) / flat(x - b).norm(dim=1), node.shape)
 
 
+def _cholesky(node: Apply, x: Tensor) -> Tensor:
+    """The lower factor of a semidefinite matrix, moved into the interior by rounding; NaN where it is indefinite."""
+    n = x.shape[-1]
+    scale = x.diagonal(dim1=-2, dim2=-1).abs().amax(dim=-1).detach()[..., None, None]
+    shift = MARGIN * torch.finfo(x.dtype).eps * scale * torch.eye(n, dtype=x.dtype, device=x.device)
+    lower, info = torch.linalg.cholesky_ex(_symmetric(x) + shift)
+    return torch.where(info[..., None, None] == 0, lower, torch.nan)
+
+
 _nuclear: Rule = elementwise(lambda x: _singular_values(x).sum(dim=-1))
 
 RULES: Rules = {
+    "cholesky": _cholesky,
     "quad_form": _quad_form,
     "matrix_frac": _matrix_frac,
     "log_det": _log_det,

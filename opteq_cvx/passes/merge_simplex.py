@@ -1,6 +1,7 @@
 """Bounds and a sum on the same entries become one set: a simplex, or a box cut by a hyperplane or a half-space."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,8 +54,8 @@ def _bounds(i: int, term: Term, layout: Layout) -> Bounds | None:
     return Bounds(i, selection.index, act.spread(found[0], shape), act.spread(found[1], shape))
 
 
-def _covers(bounds: Bounds, found: Sums, taken: dict[int, list[tuple[int, Sums]]]) -> bool:
-    used = [other.index.reshape(-1) for _, other in taken[bounds.term]]
+def _covers(bounds: Bounds, found: Sums, taken: Mapping[int, list[tuple[int, Sums]]]) -> bool:
+    used = [other.index.reshape(-1) for _, other in taken.get(bounds.term, ())]
     free = np.setdiff1d(bounds.index, np.concatenate([np.zeros(0, dtype=np.int64), *used]))
     return bool(np.isin(found.index, free).all())
 

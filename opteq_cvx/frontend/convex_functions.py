@@ -1,0 +1,77 @@
+"""Our operations back as CVXPY functions of plain variables, for the conic route.
+
+Power functions use power cones: exact exponents, fewer unknowns than CVXPY's towers of second-order cones.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import cvxpy as cp
+import numpy as np
+from cvxpy.atoms.affine.wraps import nonneg_wrap, symmetric_wrap
+
+from opteq_cvx.ir.frozen import Array, FrozenDict
+from opteq_cvx.ir.tree import Node
+
+Build = Callable[..., cp.Expression]
+
+
+def rebuild(node: Node, data: Array | None) -> tuple[cp.Expression, tuple[cp.Variable, ...]] | None:
+    """(f, its variables): the convex function at the root of `node`, one variable for each argument, then its data.
+
+    None for an operation that has no CVXPY function.
+    """
+    if "atom" in node.attrs:
+        return _of_atom(node.attrs["atom"])
+    variables = tuple(cp.Variable(a.shape) for a in node.args)
+    given = [_known(v, a) for v, a in zip(variables, node.args, strict=True)]
+    attrs = {k: v for k, v in node.attrs.items() if k not in ("axes", "keepdims")}
+    if "axes" in node.attrs:
+        attrs |= _axis(node.attrs, len(node.args[0].shape))
+    build = FUNCTIONS.get(node.op) or getattr(cp, node.op, None)
+    if build is None:
+        return None
+    expr = build(*given, **attrs) if data is None else build(*given, data, **attrs)
+    return cp.reshape(expr, node.shape, order="C") if expr.shape != node.shape else expr, variables
+
+
+def _known(v: cp.Variable, arg: Node) -> cp.Expression:
+    """A variable with what is known of the argument that it stands for."""
+    return symmetric_wrap(v) if arg.attrs.get("symmetric") else v
+
+
+def _axis(attrs: FrozenDict, rank: int) -> dict[str, Any]:
+    axes = tuple(sorted(a + rank for a in attrs["axes"]))
+    axis = None if len(axes) == rank else axes[0] if len(axes) == 1 else axes
+    return {"axis": axis, "keepdims": attrs["keepdims"]}
+
+
+def _of_atom(atom: Any) -> tuple[cp.Expression, tuple[cp.Variable, ...]]:
+    """An atom with data of its own: a perspective keeps its variables, others get fresh ones."""
+    if hasattr(atom, "f"):
+        return atom, tuple(atom.args)
+    variables = tuple(cp.Variable(a.shape) for a in atom.args)
+    return atom.copy(list(variables)), variables
+
+
+FUNCTIONS: dict[str, Build] = {
+    "square": cp.square,
+    "power": lambda x, p: cp.power(x, p, approx=False),
+    "neg_power": lambda x, p: -cp.power(x, p, approx=False),
+    "neg_log": lambda x: -cp.log(x),
+    "neg_entr": lambda x: -cp.entr(x),
+    "huber": lambda x, m: cp.huber(x, float(m.reshape(-1)[0])),
+    "xexp": lambda x: cp.xexp(nonneg_wrap(x)),
+    "norm2": lambda x, axis, keepdims: cp.pnorm(x, 2, axis=axis, keepdims=keepdims),
+    "pnorm": lambda x, p, axis, keepdims: cp.pnorm(x, p, axis=axis, keepdims=keepdims, approx=False),
+    "neg_pnorm": lambda x, p, axis, keepdims: -cp.pnorm(x, p, axis=axis, keepdims=keepdims, approx=False),
+    "neg_geo_mean": lambda x, p, axis, keepdims: -cp.geo_mean(
+        x, np.array(p), approx=False, axis=axis, keepdims=keepdims
+    ),
+    "neg_log_det": lambda x: -cp.log_det(x),
+    "neg_von_neumann_entr": lambda x: -cp.von_neumann_entr(x),
+    "norm_nuc": cp.normNuc,
+    "cummax": lambda x, axis: cp.cummax(x, axis=axis % max(x.ndim, 1)),
+    "lambda_sum_largest": cp.lambda_sum_largest,
+}
+"""CVXPY's function of each operation whose name or call differs from ours."""
