@@ -245,7 +245,7 @@ class EquilibriumLayer(nn.Module):
         )
 
     def _worth(self, objective: Tensor, codes: Tensor) -> Tensor:
-        """The objective, +inf where infeasible and −inf where unbounded (signs swapped for Maximize), as CVXPY has it."""
+        """The objective; +inf where infeasible, −inf where unbounded (the signs swapped for Maximize), as in CVXPY."""
         infinite = torch.full_like(objective, self.program.sign * torch.inf)
         objective = torch.where(codes == code(Status.PRIMAL_INFEASIBLE), infinite, objective)
         return torch.where(codes == code(Status.DUAL_INFEASIBLE), -infinite, objective)

@@ -118,7 +118,7 @@ def _forward_backward_lines(parts: Structure, refused: str) -> tuple[tuple[str, 
     bounds = _structural_bounds(parts)
     cost = "1 elementwise product" if smooth.diagonal else f"1 matrix product (B×{n} · {n}×{n})"
     flops = n if smooth.diagonal else 2 * n * n
-    proxes = f"{len(parts.blocks)} prox" if len(parts.blocks) == 1 else f"{len(parts.blocks)} proxes"
+    proxes = f"{len(parts.blocks)} prox{'es' * (len(parts.blocks) != 1)}"
     return (
         _unknowns(parts),
         ("update", "u ← prox(M u + c), M = I − γP, c = −γq"),
@@ -147,7 +147,7 @@ def _douglas_rachford_lines(form: GraphForm, refused: str) -> tuple[tuple[str, s
         ("factor", f"{n}×{n}, {WHEN[max(form.smooth.stage, form.stage)]}; one more per rebalancing only if per sample"),
         (
             "iteration",
-            f"2 products with K ({m}×{n}), 2 with the factor, {len(proxes)} proxes: {_si(flops)}flop a sample",
+            f"2 products with K ({m}×{n}), 2 with the factor, {len(proxes)} prox{'es' * (len(proxes) != 1)}: {_si(flops)}flop a sample",
         ),
         ("not used", f"forward–backward: {refused}"),
     )

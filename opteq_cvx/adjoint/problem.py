@@ -42,6 +42,7 @@ class FixedPoint:
         prepared: what the caller already prepared for these θ, or None. Ignored where vmap folds θ into the batch.
         record: receives the estimate of the gradient's error, once.
         linear: set by the adjoint mode.
+        at: the solve at another tolerance, for modes that solve again in backward; None: `solve` serves.
     """
 
     splitting: Splitting
@@ -50,6 +51,7 @@ class FixedPoint:
     prepared: Prepared | None = None
     record: GradientRecord = field(default_factory=GradientRecord)
     linear: LinearOptions | None = None
+    at: Callable[[float], Solve] | None = None
 
     def step(self, z: Tensor, theta: Sequence[Tensor], prepared: Sequence[Tensor]) -> Tensor:
         """T(z, θ), differentiable."""

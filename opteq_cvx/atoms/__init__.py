@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 TOOLS = frozenset(
-    {"arguments", "axes", "calculus", "chain", "contract", "primitives", "roots", "spectral", "table", "threshold"}
+    {"activated", "arguments", "axes", "calculus", "chain", "contract", "primitives", "roots", "spectral", "table", "threshold"}
 )
 """Modules of this folder that hold no atom."""
 

@@ -30,8 +30,8 @@ def _regions(v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 class _Projection(Implicit):
     """v = y·(r, 1, eʳ) + μ·(eʳ, (1 − r)eʳ, −1), y, μ > 0, by one root in the ratio r = x/y.
 
-    The derivative is that of the nearest point of a surface, from its tangents a = (r, 1, eʳ), b = (1, 0, eʳ):
-    [a b] M⁻¹ [a b]ᵀ with M = [[‖a‖², ⟨a, b⟩], [⟨a, b⟩, ‖b‖² + μeʳ/y]], all scaled by min(1, e⁻ʳ).
+    The derivative is that of the nearest point of a surface: aaᵀ/‖a‖² + y·bbᵀ/(y‖b‖² + μeʳ‖a‖⁴) with the orthogonal
+    tangents a = (r, 1, eʳ) and b = ‖a‖²(1, 0, eʳ) − ⟨a, (1, 0, eʳ)⟩a, of any common scale.
     """
 
     @override
@@ -83,17 +83,23 @@ class _Projection(Implicit):
         some = p[..., 1:2] > 0
         x, y, _ = torch.where(some, p, 1.0).split(1, dim=-1)
         r = x / y
-        low, high = torch.exp(torch.clamp(r, max=0.0)), torch.exp(-torch.relu(r))
-        zero = torch.zeros_like(r)
-        a, b = torch.cat([r * high, high, low], dim=-1), torch.cat([high, zero, low], dim=-1)
-        bend = torch.relu(v[..., :1] - x) * high * high  # μeʳ, scaled
-        aa, ab, bb = ((s * t).sum(-1, keepdim=True) for s, t in ((a, a), (a, b), (b, b)))
-        cross = (high * low) ** 2 * (1.0 + (1.0 - r) ** 2) + high**4  # ‖a‖²‖b‖² − ⟨a, b⟩²
+        short = 1.0 / torch.clamp(-r, min=1.0)
+        low = torch.where(r > 0, torch.exp(-torch.relu(r)), short)
+        steep = torch.where(r > 0, 1.0, torch.exp(torch.clamp(r, max=0.0)))
+        top = short * steep  # top/low = eʳ, and neither overflows
+        a = torch.cat([r * low, low, top], dim=-1)
+        flat = low * low / short
+        b = torch.cat(
+            [flat + (1.0 - r) * top * steep, -r * flat - top * steep, steep * (r * (r * low) - r * low + low)], dim=-1
+        )
+        aa, bb = (a * a).sum(-1, keepdim=True), (b * b).sum(-1, keepdim=True)
         ah, bh = (a * h).sum(-1, keepdim=True), (b * h).sum(-1, keepdim=True)
-        det = cross * y + aa * bend
-        curved = (a * ((bb * y + bend) * ah - ab * y * bh) + b * (y * (aa * bh - ab * ah))) / det
-        kept = torch.cat([v[..., :1] < 0, zero > 0, v[..., 2:] > 0], dim=-1)
-        edge = torch.where(face, torch.where(kept, h, 0.0), torch.where(some, curved, 0.0))
+        bend = torch.relu(v[..., :1] - x) / y / short * aa**2 / short
+        curved = a * (ah / aa) + b * (bh / (bb + bend))
+        upper = v[..., 2:] > 0
+        beyond = torch.cat([v[..., :1] < 0, ~upper & upper, upper], dim=-1)  # on the face, or y below every float
+        kept = torch.cat([beyond[..., :1] & face, beyond[..., 1:]], dim=-1)
+        edge = torch.where(some & ~face, curved, torch.where(kept, h, 0.0))
         return torch.where(interior, h, torch.where(polar, 0.0, edge))
 
     @override

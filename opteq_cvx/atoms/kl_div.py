@@ -29,9 +29,7 @@ class _Root(Implicit):
         least = torch.where(b < t, torch.log1p(-torch.where(b < t, b, 0.0) / t), -torch.inf)  # y = 0
         origin = (b < t) & (t * torch.where(b < t, least, 0.0) >= a)
         low = torch.maximum(least, torch.clamp((a - b) / t, max=0.0))
-        root = torch.hypot(
-            b - t, 2.0 * (t * torch.relu(a)).sqrt()
-        )  # of t·w² + (b − t)w = a, an upper bound of eˢ
+        root = torch.hypot(b - t, 2.0 * (t * torch.relu(a)).sqrt())  # of t·w² + (b − t)w = a, an upper bound of eˢ
         most = torch.where(b > t, 2.0 * torch.relu(a) / (b - t + root), 0.5 * (t - b + root) / t)
         high = torch.maximum(torch.where(a > 0, most.clamp(min=1.0).log(), a / t), low)
 
@@ -56,9 +54,7 @@ class _Root(Implicit):
         some = total > 0
         total = torch.where(some, total, 1.0)
         mixed = t * x * y
-        out = torch.cat(
-            [(x * y * y + t * x * x) * p + mixed * q, mixed * p + (x * y * y + t * y * y) * q], dim=-1
-        )
+        out = torch.cat([(x * y * y + t * x * x) * p + mixed * q, mixed * p + (x * y * y + t * y * y) * q], dim=-1)
         return torch.where(some, out / total, 0.0)
 
     def _gradient(self, x_y: Tensor) -> Tensor:

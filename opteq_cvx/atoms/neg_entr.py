@@ -46,9 +46,7 @@ class NegEntr(Atom):
     spellings = (
         Spelling(text="-sum(entr(x))", draw=(0.0, 3.0)),
         Spelling(text="-sum(entr(x))", variables={"x": (2, 3)}, draw=(0.0, 3.0)),
-        Spelling(
-            text="-w @ entr(x)", parameters={"w": ((5,), {"nonneg": True})}, weight="w", draw=(0.0, 3.0)
-        ),
+        Spelling(text="-w @ entr(x)", parameters={"w": ((5,), {"nonneg": True})}, weight="w", draw=(0.0, 3.0)),
     )
 
     @override

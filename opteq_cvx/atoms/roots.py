@@ -69,9 +69,7 @@ class _Solve(torch.autograd.Function):
 
     @staticmethod
     @override
-    def vmap(
-        info: Any, in_dims: tuple[int | None, ...], rule: Implicit, *inputs: Tensor
-    ) -> tuple[Tensor, int]:
+    def vmap(info: Any, in_dims: tuple[int | None, ...], rule: Implicit, *inputs: Tensor) -> tuple[Tensor, int]:
         """The mapped axis becomes the first batch axis of every input."""
         moved = [
             i.unsqueeze(0).expand(info.batch_size, *i.shape) if d is None else i.movedim(d, 0)

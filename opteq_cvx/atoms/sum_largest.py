@@ -60,8 +60,9 @@ class SumLargest(Reducing):
         k = min(self.k, float(flat.shape[-1]))
         tau = capped_level(flat, t, k * t)
         full = flat - tau > t
-        free = (flat >= tau) & ~full
-        fixed = t * (k - full.sum(-1, keepdim=True))
+        missing = k - full.sum(-1, keepdim=True)
+        free = (flat >= tau) & ~full & (missing > 0)  # k full entries leave the others alone, wherever τ rounds to
+        fixed = t * missing
         number = free.sum(-1, keepdim=True)
         tau = (torch.where(free, flat, 0.0).sum(-1, keepdim=True) - fixed) / number.clamp(min=1)
         return split(torch.where(free, tau, torch.where(full, flat - t, flat)), self.axes, v.shape)

@@ -16,6 +16,7 @@ from opteq_cvx.frontend.cone_form import ConeRows, cone_form, structured
 from opteq_cvx.frontend.convex_functions import rebuild
 from opteq_cvx.frontend.factor import factor
 from opteq_cvx.frontend.peel import functional
+from opteq_cvx.frontend.power_cones import power_chain
 from opteq_cvx.frontend.recognized import function_term, set_term
 from opteq_cvx.frontend.scope import Scope
 from opteq_cvx.frontend.tree import affine_node, as_affine, image
@@ -121,6 +122,9 @@ class Conic:
             m = structured(matrix, x.shape, rows.shape)
             if m is not None:
                 total.append(aff.image(m, x))
+        if rows.atom == "pow_cone_nd":
+            assert rows.alpha is not None, "power cones have exponents"
+            return power_chain(aff.add(*total), const(rows.alpha), self.scope, self.origin)
         data = EMPTY if rows.alpha is None else FrozenDict(alpha=const(rows.alpha))
         return Term(rows.atom, aff.add(*total), self.origin, data=data)
 

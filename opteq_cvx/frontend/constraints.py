@@ -12,6 +12,7 @@ from opteq_cvx.frontend.affine_shapes import permuting, reshaping
 from opteq_cvx.frontend.conic import Conic
 from opteq_cvx.frontend.hoist import hoist
 from opteq_cvx.frontend.names import kind
+from opteq_cvx.frontend.power_cones import power_chain
 from opteq_cvx.frontend.recognized import set_term
 from opteq_cvx.frontend.scope import Scope, text
 from opteq_cvx.frontend.terms import set_terms
@@ -218,7 +219,7 @@ def _pow_nd(constraint: Any, scope: Scope, origin: Origin) -> tuple[Term, ...]:
     if len(alpha.shape) == 2 and constraint.axis == 0:
         alpha = act.transpose(alpha)
     x = _joined(z, w, constraint.axis, head_first=False)
-    return _cone("pow_cone_nd", x, origin, param_node(alpha, text(constraint.alpha)))
+    return (power_chain(x, alpha, scope, origin),)
 
 
 _READERS: dict[str, Read] = {

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+
 from opteq_cvx.ir.frozen import Frozen, IntArray, Shape, size
 from opteq_cvx.ir.linmap import Compose, Diagonal, Gather, Identity, LinearMap, Permute, Reshape
 from opteq_cvx.ir.param import ParamExpr, is_zero, multiply

@@ -42,7 +42,7 @@ class Match:
 
 
 def match(pattern: Pattern, node: Node) -> Match | None:
-    """Match `pattern` at the root of `node`; None when it does not fit."""
+    """Match `pattern` at the root of `node`; None when it does not fit. A repeated name must stand for one node."""
     bound: dict[str, Node] = {}
     return Match(node, bound) if _match(pattern, node, bound) else None
 
@@ -50,11 +50,10 @@ def match(pattern: Pattern, node: Node) -> Match | None:
 def _match(pattern: Pattern, node: Node, bound: dict[str, Node]) -> bool:
     match pattern:
         case Par(name=name):
-            bound[name] = node
-            return node.param is not None
+            return bound.setdefault(name, node) is node and node.param is not None
         case Arg(name=name):
-            bound[name] = node
-            return node.affine is not None or node.param is not None
+            affine = node.affine is not None or node.param is not None
+            return bound.setdefault(name, node) is node and affine
         case Op(op=op, args=args, where=where):
             return (
                 node.op == op

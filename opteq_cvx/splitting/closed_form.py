@@ -13,6 +13,7 @@ from opteq_cvx.ir.param import Stage
 from opteq_cvx.maps.evaluate import Environment
 from opteq_cvx.splitting import blocks
 from opteq_cvx.splitting.contract import Prepared, Splitting, Theta
+from opteq_cvx.splitting.saddle import Proximal, Saddle
 from opteq_cvx.splitting.structure import Structure
 
 
@@ -69,6 +70,18 @@ class ClosedForm(Frozen, Splitting):
     @override
     def start(self, batch: int, theta: Theta) -> Tensor:
         return theta[1].new_zeros(batch, self.dimension)
+
+    @override
+    def saddle(self, z: Tensor, theta: Theta, prepared: Prepared) -> Saddle:
+        p, q, parts = theta[0], theta[1], self.parts
+        part = Proximal(parts.blocks, parts.layout.n, parts.order, False)
+        step = (1.0 / p)[:, 0] if self.uniform else 1.0 / p
+        return Saddle(part, z, z, -(p * z + q), step)
+
+    @override
+    def nudge(self, theta: Theta, prepared: Prepared, tilt: Tensor) -> tuple[Theta, Prepared]:
+        p, q, *rest = theta
+        return (p, q + tilt, *rest), prepared
 
 
 def closed_form(parts: Structure) -> ClosedForm | str:

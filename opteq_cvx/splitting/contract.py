@@ -12,8 +12,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from opteq_cvx.errors import UnsupportedError, message
 from opteq_cvx.maps.evaluate import Environment
 from opteq_cvx.splitting.linearization import AutogradLinearization, Linearization
+from opteq_cvx.splitting.saddle import Saddle
 
 Theta = tuple[Tensor, ...]
 
@@ -103,3 +105,26 @@ class Splitting(ABC):
     def rebalance(self, z: Tensor, theta: Theta, prepared: Prepared) -> tuple[Tensor, Prepared] | None:
         """Better parameters of the map after some steps, and the state in them; None when nothing should change."""
         return None
+
+    def saddle(self, z: Tensor, theta: Theta, prepared: Prepared) -> Saddle:
+        """Solution and multipliers at a fixed point z (B, d), differentiable in z and theta.
+
+        Raises:
+            UnsupportedError: the map solves no minimization, so that there is no Lagrangian.
+        """
+        raise UnsupportedError(
+            message("this map is not that of a minimization problem", "a program with an objective", NO_ENERGY)
+        )
+
+    def nudge(self, theta: Theta, prepared: Prepared, tilt: Tensor) -> tuple[Theta, Prepared]:
+        """The data of the program with ⟨tilt, z⟩ (B, d) added to its objective, z the state as a function of x.
+
+        Raises:
+            UnsupportedError: there is no objective, or `tilt` weighs parts of the state that are multipliers.
+        """
+        raise UnsupportedError(
+            message("this map is not that of a minimization problem", "a program with an objective", NO_ENERGY)
+        )
+
+
+NO_ENERGY = "compile with adjoint=Implicit()"

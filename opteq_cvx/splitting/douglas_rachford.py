@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from opteq_cvx.errors import UnsupportedError, message
 from opteq_cvx.ir.frozen import Frozen
 from opteq_cvx.maps.evaluate import Environment
 from opteq_cvx.splitting import blocks, infeasibility
 from opteq_cvx.splitting.contract import Certificate, Prepared, Splitting, Theta
 from opteq_cvx.splitting.graph_form import GraphForm
 from opteq_cvx.splitting.quadratic import ROUNDING, spectrum
+from opteq_cvx.splitting.saddle import Proximal, Saddle
 from opteq_cvx.splitting.scaling import equilibrate
 from opteq_cvx.splitting.system import System, factorize, matmul
 
@@ -125,7 +127,7 @@ class DouglasRachford(Frozen, Splitting):
 
     @override
     def drift(self, z: Tensor, theta: Theta, prepared: Prepared, tolerance: float) -> tuple[Tensor, Tensor]:
-        sigma, metric, *_ = prepared.tensors
+        metric = prepared.tensors[1]
         after = self.runner(theta, prepared)(z)
         x, v, w = self._unpack(z, prepared, theta[4:])
         x_after, v_after, w_after = self._unpack(after, prepared, theta[4:])
@@ -162,6 +164,19 @@ class DouglasRachford(Frozen, Splitting):
     @override
     def start(self, batch: int, theta: Theta) -> Tensor:
         return theta[1].new_zeros(batch, self.dimension)
+
+    @override
+    def saddle(self, z: Tensor, theta: Theta, prepared: Prepared) -> Saddle:
+        metric = prepared.tensors[1]
+        x, v, w = self._unpack(z, prepared, theta[4:])
+        return Saddle(Proximal(self.form.blocks, self.form.m, None, True), x, w, metric * (v - w), 1.0 / metric)
+
+    @override
+    def nudge(self, theta: Theta, prepared: Prepared, tilt: Tensor) -> tuple[Theta, Prepared]:
+        n = self.form.layout.n
+        if bool(tilt[:, n:].any()):
+            raise UnsupportedError(message("a gradient of multipliers", "one of the variables", "use Implicit()"))
+        return (theta[0], theta[1] + prepared.tensors[0].sqrt() * tilt[:, :n], *theta[2:]), prepared
 
 
 def top(x: Tensor) -> Tensor:

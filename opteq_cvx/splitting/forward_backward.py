@@ -20,6 +20,7 @@ from opteq_cvx.maps.evaluate import Environment
 from opteq_cvx.splitting import blocks
 from opteq_cvx.splitting.contract import Prepared, Splitting, Theta
 from opteq_cvx.splitting.linearization import AutogradLinearization, Linearization, SymmetricLinearization
+from opteq_cvx.splitting.saddle import Proximal, Saddle
 from opteq_cvx.splitting.quadratic import ROUNDING, known_bounds, spectrum
 from opteq_cvx.splitting.structure import Structure
 
@@ -118,6 +119,20 @@ class ForwardBackward(Frozen, Splitting):
     @override
     def start(self, batch: int, theta: Theta) -> Tensor:
         return theta[1].new_zeros(batch, self.dimension)
+
+    @override
+    def saddle(self, z: Tensor, theta: Theta, prepared: Prepared) -> Saddle:
+        gamma, part = prepared.tensors[0], Proximal(self.parts.blocks, self.parts.layout.n, self.parts.order, False)
+        y = -(multiply(z, theta[0]) + theta[1])
+        w = part.prox(gamma, theta)(z + gamma[:, None] * y)
+        return Saddle(part, z, w, y + (z - w) / gamma[:, None], gamma)
+
+    @override
+    def nudge(self, theta: Theta, prepared: Prepared, tilt: Tensor) -> tuple[Theta, Prepared]:
+        p, q, *rest = theta
+        gamma, m, _ = prepared.tensors
+        q = q + tilt
+        return (p, q, *rest), Prepared((gamma, m, -gamma[:, None] * q), prepared.certificate)
 
 
 def multiply(z: Tensor, p: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ Support and recession functions come from the proxes alone, by looking far along
 σ(ȳ), and (g(w + tx̄) − g(w)) / t to rec g(x̄); so every atom has them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -66,11 +66,7 @@ def _along(
         rows = torch.as_tensor(block.index.reshape(-1).copy(), device=w.device)
         here, up, move = (t.index_select(1, rows) for t in (w, y, d))
         t = FAR * (1.0 + _norm(here))[:, None]
-        project = block.bind(w.new_full((1,), TINY), own)
-
-        def onto(v: Tensor, block: Block = block, project: object = project) -> Tensor:
-            return project(v.reshape(v.shape[0], *block.index.shape)).reshape(v.shape)  # type: ignore[operator]
-
+        onto = _projection(block, own, w)
         far = onto(here + t * up)
         support = support + (up * far).sum(1)
         target = here + t * move
@@ -81,8 +77,15 @@ def _along(
     return support, slope, leaves
 
 
+def _projection(block: Block, own: Sequence[Tensor], like: Tensor) -> Callable[[Tensor], Tensor]:
+    """The projection of rows (B, rows) onto the domain of a block's function."""
+    project, event = block.bind(like.new_full((1,), TINY), own), block.index.shape
+    return lambda v: project(v.reshape(v.shape[0], *event)).reshape(v.shape)
+
+
 def _norm(x: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(x, dim=1)
+    norm: Tensor = torch.linalg.vector_norm(x, dim=1)
+    return norm
 
 
 def _top(x: Tensor) -> Tensor:

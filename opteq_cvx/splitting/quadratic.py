@@ -33,6 +33,7 @@ from opteq_cvx.maps.operator import dense as dense_map
 from opteq_cvx.splitting.flat import join
 
 ROUNDING = 1e3  # an eigenvalue above −ROUNDING·eps·λ_max counts as nonnegative
+EXACT_WORK = 3e7  # up to this B·n³ the spectra of a P per sample are computed exactly, too
 EXACT_EIGENVALUES = 512  # up to this n the spectrum of a shared P is computed exactly
 
 
@@ -245,14 +246,14 @@ def _gram_norm(gram: ParamExpr) -> float | None:
 def spectrum(p: Tensor) -> tuple[Tensor, Tensor]:
     """(λ_min lower bound or estimate, λ_max upper bound) of symmetric P (1|B, n, n), each (1|B,).
 
-    Exact by `eigvalsh` for a shared P up to n = 512; beyond, λ_max ≤ ‖P^4‖_F^{1/4} (a certified bound: Gram
+    Exact by `eigvalsh` for a shared P up to n = 512, and for few or small P per sample; beyond, λ_max ≤ ‖P^4‖_F^{1/4} (a certified bound: Gram
     iteration, Delattre et al., arXiv 2305.16173) and the sign of λ_min from a Cholesky factorization of P + εI.
     """
     n = p.shape[-1]
     if n == 0:
         zero = p.new_zeros(p.shape[0])
         return zero, zero
-    if p.shape[0] == 1 and n <= EXACT_EIGENVALUES:
+    if n <= EXACT_EIGENVALUES and (p.shape[0] == 1 or p.shape[0] * n**3 <= EXACT_WORK):
         values = torch.linalg.eigvalsh(p)
         return values[:, 0], values[:, -1]
     scale = torch.linalg.matrix_norm(p).clamp_min(torch.finfo(p.dtype).tiny)

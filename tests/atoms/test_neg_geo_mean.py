@@ -1,7 +1,7 @@
 """Geometric means along an axis: the program of each column on its own is the oracle.
 
-CVXPY 1.9.3's default backend transposes the entries of an identity `moveaxis` of a matrix, which `geo_mean(X, axis=0)` makes:
-its own argmin is not a minimizer of its own objective, so that spelling is not compared with it.
+CVXPY 1.9.3's default backend transposes the entries of an identity `moveaxis` of a matrix, which
+`geo_mean(X, axis=0)` makes: its argmin does not minimize its own objective, and is no oracle here.
 """
 
 import cvxpy as cp

@@ -10,6 +10,9 @@ from torch import Tensor
 from opteq_cvx.atoms import Atom, atom
 from opteq_cvx.atoms.roots import newton, wright_omega
 
+# torch.func loads torch's table of forward derivatives, which still calls torch.jit.script.
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+
 
 def test_newton_finds_roots_of_steep_and_flat_functions() -> None:
     shift = torch.tensor([1e-8, 1.0, 1e8], dtype=torch.float64)

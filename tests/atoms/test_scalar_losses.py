@@ -7,7 +7,6 @@ from typing import Any
 import mpmath
 import pytest
 import torch
-from torch import Tensor
 
 from opteq_cvx.atoms import atom
 from opteq_cvx.atoms.contract import Atom

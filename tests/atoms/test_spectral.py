@@ -6,6 +6,9 @@ from torch import Tensor
 
 from opteq_cvx.atoms import atom
 
+# torch.func loads torch's table of forward derivatives, which still calls torch.jit.script.
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+
 STEP = torch.full((1, 1), 0.7, dtype=torch.float64)
 H = 1e-6
 CLOSE = 2e-8

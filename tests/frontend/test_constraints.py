@@ -8,7 +8,7 @@ import pytest
 
 import opteq_cvx as oc
 from opteq_cvx.errors import CompileError, UnsupportedError
-from opteq_cvx.frontend import read, terms, variables
+from opteq_cvx.frontend import read, recognized, variables
 from opteq_cvx.ir.program import Term
 from tests.frontend import interpret
 
@@ -17,7 +17,7 @@ RNG = np.random.default_rng(0)
 
 @pytest.fixture(autouse=True)
 def _every_node_is_an_atom(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(terms, "recognize", interpret.recognize_all)
+    monkeypatch.setattr(recognized, "recognize", interpret.recognize_all)
     monkeypatch.setattr(variables, "recognize", interpret.recognize_all)
 
 
@@ -73,16 +73,26 @@ def test_power_cone_has_its_exponent_as_data() -> None:
 
 
 @pytest.mark.parametrize("axis", [0, 1])
-def test_long_power_cone_has_its_scalar_last(axis: int) -> None:
+def test_long_power_cone_is_a_chain_of_cones_of_three(axis: int) -> None:
     W = variable("W", 3, 2) if axis == 0 else variable("W", 2, 3)
     z = variable("z", 2)
     alpha = np.array([[0.2, 0.5], [0.3, 0.3], [0.5, 0.2]])
     term, values = only(cp.PowConeND(W, z, alpha if axis == 0 else alpha.T, axis=axis))
-    node = term.static["node"]
-    rows = W.value.T if axis == 0 else W.value
-    expected = np.concatenate([rows, z.value[:, None]], axis=1)
-    np.testing.assert_allclose(interpret.node(node.args[0], values, {}), expected)
-    np.testing.assert_allclose(interpret.param(node.args[1].param, {}), alpha.T)
+    rows, u = (W.value.T if axis == 0 else W.value), np.array([[0.7], [0.4]])
+    first = np.stack([rows[:, 0], u[:, 0], z.value], axis=-1)
+    second = np.stack([rows[:, 1], rows[:, 2], u[:, 0]], axis=-1)
+    argument = interpret.affine(term.arg, {**values, "@s1": u}, {})
+    np.testing.assert_allclose(argument, np.stack([first, second], axis=1))
+    shares = np.stack([alpha[0], alpha[1] / (alpha[1] + alpha[2])], axis=-1)
+    assert term.atom == "pow_cone"
+    np.testing.assert_allclose(interpret.param(term.data["alpha"], {}), shares[..., None])
+
+
+def test_long_power_cone_of_one_factor_is_a_second_order_cone() -> None:
+    w, z = variable("w", 1), variable("z")
+    term, values = only(cp.PowConeND(w, z, np.array([1.0])))
+    assert term.atom == "soc"
+    np.testing.assert_allclose(interpret.affine(term.arg, values, {}), [w.value[0], z.value])
 
 
 def test_psd_constrains_the_symmetric_part() -> None:

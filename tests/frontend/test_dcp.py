@@ -6,7 +6,7 @@ import cvxpy as cp
 import pytest
 
 import opteq_cvx as oc
-from opteq_cvx.errors import NotConvexError, UnsupportedError
+from opteq_cvx.errors import NotConvexError
 from opteq_cvx.frontend import read
 
 CASES = (
@@ -60,10 +60,3 @@ def test_constraint_is_refused_in_words(text: str, words: str) -> None:
     names = world()
     with pytest.raises(NotConvexError, match=words):
         read(cp.Problem(cp.Minimize(sum(names["x"])), [names["x"] >= 0, eval(text, names)]))
-
-
-def test_function_without_a_prox_is_named() -> None:
-    x, y = cp.Variable(3, name="x"), cp.Variable(3, name="y")
-    problem = cp.Problem(cp.Minimize(cp.sum(x) + cp.square(cp.norm(x) + cp.norm(y))))
-    with pytest.raises(UnsupportedError, match=r"objective\[1\].*no direct prox covers.*norm2, square.*Fix: "):
-        read(problem)

@@ -6,7 +6,7 @@ import cvxpy as cp
 import numpy as np
 import pytest
 
-from opteq_cvx.frontend import read, terms, variables
+from opteq_cvx.frontend import read, recognized, variables
 from tests.frontend import cases, interpret
 
 ROUNDING = 1e-9  # relative; both sides are float64 evaluations of one formula
@@ -20,7 +20,7 @@ def build(text: str) -> cp.Expression:
 
 @pytest.fixture(autouse=True)
 def _every_node_is_an_atom(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(terms, "recognize", interpret.recognize_all)
+    monkeypatch.setattr(recognized, "recognize", interpret.recognize_all)
     monkeypatch.setattr(variables, "recognize", interpret.recognize_all)
 
 

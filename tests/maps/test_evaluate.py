@@ -23,6 +23,7 @@ UNTABLED = {
     "log_normcdf": "CVXPY's is a piecewise approximation made of other atoms; tested below",
     "gmatmul": "its matrix is in the atom's data; tested below",
     "dist_ratio": "its points are in the atom's data; tested below",
+    "cholesky": "the conic route's own, no function of CVXPY; tested below",
 }
 
 
@@ -283,3 +284,18 @@ def test_a_missing_or_misshapen_value_is_named(values: dict[str, Tensor], text: 
     """The parameter's name and what was found."""
     with pytest.raises(InputError, match=f'"x".*{text}'):
         evaluate(vector("x"), values)
+
+
+def test_cholesky_is_the_factor_of_semidefinite_matrices() -> None:
+    """A singular matrix has a factor to rounding, an indefinite one none; the derivative is that of the product."""
+    node = Apply("cholesky", (Leaf("P", (3, 3), Stage.INPUT),), (3, 3))
+    rng = np.random.default_rng(0)
+    half = rng.standard_normal((3, 2))
+    good, bad = half @ half.T, np.diag([1.0, -1.0, 2.0])
+    p = torch.tensor(np.stack([good, good + np.eye(3), bad]), requires_grad=True)
+    lower = Environment({"P": p}, torch.float64, "cpu")(node)
+    torch.testing.assert_close(lower[:2] @ lower[:2].mT, p[:2], atol=1e-12, rtol=1e-12)
+    assert lower[2].isnan().all()
+    x = torch.tensor(rng.standard_normal(3))
+    (grad,) = torch.autograd.grad((lower[1].mT @ x).square().sum(), p)
+    torch.testing.assert_close(grad[1], x[:, None] * x, atol=1e-10, rtol=1e-10)

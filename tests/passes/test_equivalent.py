@@ -46,7 +46,7 @@ CASES = (
     Case("[reshape(x, (2, 3), order='C') >= 0, sum(reshape(x, (2, 3), order='C'), axis=0) == 1]", ("simplex",)),
     Case("[x >= 0, sum(x) == 1, x[0] + x[1] <= 0.3]", ("simplex", "nonpos"), "Douglas–Rachford"),
     Case("[x >= 0, sum(x) == 1, A @ x <= 1]", ("simplex", "nonpos"), "Douglas–Rachford"),
-    Case("[x[:4] >= 0, sum(x) == 1]", ("zero", "nonneg"), "Douglas–Rachford"),
+    Case("[x[:4] >= 0, sum(x) == 1]", ("nonneg", "zero"), "Douglas–Rachford"),
     Case("lam * tv(x)", ("tv",)),
     Case("norm1(diff(x)[:3]) + 0.5 * norm1(diff(x)[4:])", ("tv", "tv")),
     Case("w[:5] @ abs(diff(x))", ("tv",)),

@@ -1,0 +1,45 @@
+"""The function whose prox at step 1 is elu: f(x) = (α + x)ln(1 + x/α) − x − ½x² for −α ≤ x < 0, 0 above."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from opteq_cvx.activations import Activation, elu
+from opteq_cvx.atoms.activated import Activated
+from opteq_cvx.atoms.contract import Data, Spelling, Trait
+
+
+@dataclass(frozen=True, slots=True)
+class ActivationElu(Activated):
+    """prox at step 1 is elu; other steps by one root. CVXPY solves f + ½x² where `oc.activation` says so."""
+
+    alpha: float = 1.0
+
+    name = "activation_elu"
+    formula = "(α + x)ln(1 + x/α) − x − ½x² for −α ≤ x < 0, 0 above"
+    cost = "O(n), one root"
+    source = "theory.md sections 3.1 and 3.2"
+    traits = frozenset({Trait.SEPARABLE})
+    wrong: ClassVar[tuple[Mapping[str, Any], ...]] = ({"alpha": 1.5}, {"alpha": 0.0})
+    spellings = (
+        Spelling(text="activation('elu').f(x)", static={"alpha": 1.0}, argmin=False, draw=(-0.3, 2.0)),
+        Spelling(
+            text="activation('elu', alpha=0.5).f(x)", static={"alpha": 0.5}, argmin=False, draw=(-0.3, 2.0)
+        ),
+    )
+
+    def __post_init__(self) -> None:
+        elu(self.alpha)  # refuses what is outside its range
+
+    @property
+    @override
+    def row(self) -> Activation:
+        return elu(self.alpha)
+
+    @override
+    def kinks(self, v: Tensor, step: Tensor, data: Data) -> tuple[Tensor, ...]:
+        return (torch.zeros_like(v),)

@@ -1,0 +1,1 @@
+"""Random programs against an exact solver: `python -m tests.fuzz --count N --seed S`."""
