@@ -5,7 +5,7 @@
 comma := ,
 PYTHON ?= python3
 OUT ?= demo_out
-PYTEST_ARGS ?=
+PYTEST_ARGS ?= --numprocesses=auto
 BENCH_ARGS ?=
 NAMES ?=
 BENCHMARKS := $(filter-out __init__ harness,$(basename $(notdir $(wildcard tests/benchmarks/*.py))))

@@ -14,7 +14,7 @@ from typing_extensions import override
 if TYPE_CHECKING:
     from opteq_cvx.adjoint import Implicit, Truncated, Unrolled
     from opteq_cvx.compile import compile, explain
-    from opteq_cvx.declare import Input, Weight
+    from opteq_cvx.declare import Input, Weight, activation
     from opteq_cvx.errors import (
         CompileError,
         DTypeError,
@@ -62,6 +62,7 @@ __all__ = [
     "Unrolled",
     "UnsupportedError",
     "Weight",
+    "activation",
     "check_atom",
     "compile",
     "explain",
@@ -74,7 +75,7 @@ __all__ = [
 _HOME = {
     "adjoint": ("Implicit", "Truncated", "Unrolled"),
     "compile": ("compile", "explain"),
-    "declare": ("Input", "Weight"),
+    "declare": ("Input", "Weight", "activation"),
     "errors": (
         "CompileError",
         "DTypeError",

@@ -124,8 +124,11 @@ def atoms(options: argparse.Namespace) -> int:
 
 def demo(options: argparse.Namespace) -> int:
     """Check the README's claims on this machine."""
+    import torch
+
     from opteq_cvx.demo import demonstrate
 
+    torch.set_num_threads(1)  # its matrices are small: more threads only wait for each other
     say = (lambda text: None) if options.json else print
     claims = demonstrate(read_problem(options.problem), options.out, say=say)
     held = all(claim.holds for claim in claims)

@@ -33,6 +33,10 @@ class SolveWarning(UserWarning):
     """Some samples of a call failed; the text has the counts by status and the remedy."""
 
 
+class GradientWarning(UserWarning):
+    """The estimated error of a gradient exceeds what was asked for; the text has the figures and the remedy."""
+
+
 class OrderError(OpteqError, RuntimeError):
     """A derivative of second order through an adjoint that is exact to first order only."""
 

@@ -1,20 +1,20 @@
 """EquilibriumLayer: a compiled program as a `torch.nn.Module`."""
 
-import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from opteq_cvx.adjoint.mode import Equilibrated
-from opteq_cvx.adjoint.problem import FixedPoint
+from opteq_cvx import call
+from opteq_cvx.adjoint.envelope import Worth, envelope
+from opteq_cvx.adjoint.problem import FixedPoint, Solve
 from opteq_cvx.adjoint.record import GradientRecord
 from opteq_cvx.binding import Bound, bind
-from opteq_cvx.engine import Trace, Verdict, forward_solve, judge
-from opteq_cvx.errors import InputError, SolveError, SolveWarning, message
+from opteq_cvx.engine import Trace, forward_solve, judge
+from opteq_cvx.errors import InputError, message
 from opteq_cvx.ir.frozen import Array
 from opteq_cvx.ir.param import Stage
 from opteq_cvx.ir.program import Program
@@ -114,6 +114,32 @@ class EquilibriumLayer(nn.Module):
         """
         return self._run(inputs, named, tolerance, init, prepared, full=True, history=history)
 
+    def value(
+        self,
+        *inputs: Tensor,
+        tolerance: float | None = None,
+        init: Solution | None = None,
+        prepared: Factors | None = None,
+        **named: Tensor,
+    ) -> Tensor:
+        """The optimal value of each sample (*batch), in the user's sense; ±inf where infeasible or unbounded.
+
+        Its gradient is that of the Lagrangian at the solution (envelope theorem): no adjoint solve. Second derivatives
+        are those of the adjoint mode: exact with `Implicit`, OrderError with a mode of first order. Failed samples
+        have a zero gradient. Arguments as in `solve`.
+        """
+        bound, weights = self._bind(inputs, named, prepared)
+        with torch.autocast(bound.device.type, enabled=False):
+            solved = self._solve(bound, weights, tolerance, init, prepared, None)
+            data, eq = solved.data, solved.eq
+            worth = Worth(self.program, self.plan.splitting, tuple(data.values))
+            failed = solved.verdict.codes != code(Status.CONVERGED)
+            values, tensors = tuple(data.values.values()), eq.prepared.tensors
+            v = envelope(worth, len(values), call.state(solved), failed, *values, *tensors)
+        call.announce(Statuses(solved.verdict.codes), self.options.on_failure, 3)
+        v = v.masked_fill(failed, torch.nan) if self.options.on_failure == "nan" else v
+        return call.shaped(call.worth(v, solved.verdict.codes, self.program.sign), bound)
+
     def prepare(self) -> Factors:
         """Evaluate the weights, and what is factored once per weight update, for many calls at fixed weights."""
         with torch.no_grad():
@@ -163,35 +189,62 @@ class EquilibriumLayer(nn.Module):
         full: bool,
         history: bool = False,
     ) -> Solution:
-        weights = prepared.weights if prepared is not None else self._weight_values()
-        bound = bind(self._inputs, inputs, named, self._like(weights))
-        finite = bound.finite & _all_finite(weights, bound)
-        env = Environment({**weights, **bound.values}, bound.dtype, bound.device)
+        bound, weights = self._bind(inputs, named, prepared)
         trace = Trace() if history else None
         with torch.autocast(bound.device.type, enabled=False):
-            theta = self.plan.splitting.theta(env)
-            problem = self._problem(theta, bound, tolerance, prepared, trace)
-            z0 = self._start(init, bound, theta)
-            eq = self.options.adjoint.equilibrate(problem, z0, theta, finite & bound.valid)
-            u = self.plan.splitting.primal(eq.z, theta, eq.prepared)
+            solved = self._solve(bound, weights, tolerance, init, prepared, trace)
+            data, eq = solved.data, solved.eq
+            u = self.plan.splitting.primal(call.state(solved), data.theta, eq.prepared)
             variables = split(u, self.plan.layout)
-            values = tuple(affine(o.value, variables, env) for o in self.program.outputs)
-            verdict = judge(eq, finite, bound.valid)
-            worth = objective(self.program, variables, env) if full else eq.residual
-        return self._pack(values, variables, eq, verdict, worth, bound, problem.record, trace)
+            values = tuple(affine(o.value, variables, data.env) for o in self.program.outputs)
+            worth = objective(self.program, variables, data.env) if full else eq.residual
+        return self._pack(values, variables, solved, worth, bound, trace)
+
+    def _bind(
+        self, inputs: tuple[Tensor, ...], named: Mapping[str, Any], prepared: Factors | None
+    ) -> tuple[Bound, dict[str, Tensor]]:
+        weights = prepared.weights if prepared is not None else self._weight_values()
+        return bind(self._inputs, inputs, named, self._like(weights)), weights
+
+    def _solve(
+        self,
+        bound: Bound,
+        weights: dict[str, Tensor],
+        tolerance: float | None,
+        init: Solution | None,
+        prepared: Factors | None,
+        trace: Trace | None,
+    ) -> call.Solved:
+        data = call.evaluate(self.plan.splitting, weights, bound)
+        problem = self._problem(data.theta, bound, tolerance, prepared, trace)
+        z0 = self._start(init, bound, data.theta)
+        eq = self.options.adjoint.equilibrate(problem, z0, data.theta, data.finite & data.bounded & bound.valid)
+        eq = replace(eq, finite=eq.finite & data.bounded)
+        return call.Solved(data, eq, judge(eq, data.finite, bound.valid), problem)
 
     def _problem(
         self, theta: Theta, bound: Bound, tolerance: float | None, prepared: Factors | None, trace: Trace | None
     ) -> FixedPoint:
         splitting, options = self.plan.splitting, self.options
         accuracy = tolerance if tolerance is not None else options.tolerance_for(bound.dtype)
-        solve = forward_solve(
-            splitting, options.iteration, tolerance=accuracy, max_steps=options.max_steps, trace=trace
-        )
+
+        def solve(tolerance: float, trace: Trace | None = None) -> Solve:
+            return forward_solve(
+                splitting, options.iteration, tolerance=tolerance, max_steps=options.max_steps, trace=trace
+            )
+
         ready = None
         if prepared is not None and prepared.factors is not None:
             ready = splitting.prepare(tuple(t.detach() for t in theta), prepared.factors)
-        return FixedPoint(splitting=splitting, solve=solve, tolerance=accuracy, prepared=ready)
+        record = GradientRecord(options.gradient_limit(accuracy))
+        return FixedPoint(
+            splitting=splitting,
+            solve=solve(accuracy, trace),
+            tolerance=accuracy,
+            prepared=ready,
+            record=record,
+            at=solve,
+        )
 
     def _start(self, init: Solution | None, bound: Bound, theta: Theta) -> Tensor:
         if init is None:
@@ -211,60 +264,24 @@ class EquilibriumLayer(nn.Module):
         self,
         values: tuple[Tensor, ...],
         variables: dict[str, Tensor],
-        eq: Equilibrated,
-        verdict: Verdict,
+        solved: call.Solved,
         worth: Tensor,
         bound: Bound,
-        gradient: GradientRecord,
         trace: Trace | None,
     ) -> Solution:
+        eq, verdict, on_failure = solved.eq, solved.verdict, self.options.on_failure
         failed = verdict.codes != code(Status.CONVERGED)
-        rows = bound.rows
-
-        def shaped(x: Tensor) -> Tensor:
-            return x.expand(rows, *x.shape[1:]).reshape((*bound.batch, *x.shape[1:]))
-
-        def settle(x: Tensor) -> Tensor:
-            x = x.expand(rows, *x.shape[1:])
-            flags = failed.reshape(-1, *(1,) * (x.ndim - 1))
-            fallback = torch.full_like(x, torch.nan) if self.options.on_failure == "nan" else x.detach()
-            return shaped(torch.where(flags, fallback, x))
-
-        statuses = Statuses(shaped(verdict.codes))
+        statuses = Statuses(call.shaped(verdict.codes, bound))
         past = trace.history if trace is not None else None
-        stats = Stats(shaped(eq.steps), shaped(eq.residual), shaped(verdict.distance), past, gradient)
-        self._announce(statuses)
+        ran = (call.shaped(x, bound) for x in (eq.steps, eq.residual, verdict.distance))
+        stats = Stats(*ran, past, solved.problem.record)
+        call.announce(statuses, on_failure, 6)
         note(statuses, stats)
         return Solution(
-            tuple(settle(v) for v in values),
-            {name: settle(v) for name, v in variables.items()},
+            tuple(call.settle(v, failed, bound, on_failure) for v in values),
+            {name: call.settle(v, failed, bound, on_failure) for name, v in variables.items()},
             statuses,
             stats,
-            shaped(self._worth(worth.expand(rows), verdict.codes)),
+            call.shaped(call.worth(worth.expand(bound.rows), verdict.codes, self.program.sign), bound),
             eq.z.reshape((*bound.batch, eq.z.shape[1])),
         )
-
-    def _worth(self, objective: Tensor, codes: Tensor) -> Tensor:
-        """The objective; +inf where infeasible, −inf where unbounded (the signs swapped for Maximize), as in CVXPY."""
-        infinite = torch.full_like(objective, self.program.sign * torch.inf)
-        objective = torch.where(codes == code(Status.PRIMAL_INFEASIBLE), infinite, objective)
-        return torch.where(codes == code(Status.DUAL_INFEASIBLE), -infinite, objective)
-
-    def _announce(self, statuses: Statuses) -> None:
-        """One warning per call, or an error, when samples failed; silent inside function transforms."""
-        if torch._C._functorch.is_functorch_wrapped_tensor(statuses.codes) or statuses.all_converged:
-            return
-        counts = {s: n for s, n in statuses.counts().items() if s is not Status.CONVERGED}
-        worst = max(counts, key=lambda s: counts[s])
-        parts = ", ".join(f"{n} {s.name.lower()}" for s, n in counts.items())
-        text = f"{sum(counts.values())} of {len(statuses)} samples failed ({parts}): {worst.value}"
-        if self.options.on_failure == "raise":
-            raise SolveError(text)
-        warnings.warn(text, SolveWarning, stacklevel=5)
-
-
-def _all_finite(weights: Mapping[str, Tensor], bound: Bound) -> Tensor:
-    ok = torch.ones((), dtype=torch.bool, device=bound.device)
-    for value in weights.values():
-        ok = ok & torch.isfinite(value).all()
-    return ok

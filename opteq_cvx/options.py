@@ -23,6 +23,8 @@ class Options(Frozen):
     iteration: how the map is driven; None chooses: plain where a contraction factor of at most 0.95 is certified for
         every sample, safeguarded Anderson otherwise.
     on_failure: "best" returns a failed sample's best iterate, "nan" NaN, "raise" raises SolveError.
+    gradient_tolerance: a GradientWarning is given where a gradient's estimated relative error exceeds it; None: a
+        thousand times the tolerance (the estimate is meant as an order of magnitude).
     """
 
     tolerance: float | None = None
@@ -30,6 +32,7 @@ class Options(Frozen):
     iteration: Iteration | None = None
     adjoint: AdjointMode = field(default_factory=Implicit)
     on_failure: OnFailure = "best"
+    gradient_tolerance: float | None = None
 
     def __post_init__(self) -> None:
         if self.tolerance is not None and not 0 < self.tolerance < 1:
@@ -44,3 +47,7 @@ class Options(Frozen):
     def tolerance_for(self, dtype: torch.dtype) -> float:
         """The tolerance in force for a dtype."""
         return self.tolerance if self.tolerance is not None else DEFAULT_TOLERANCE.get(dtype, 1e-2)
+
+    def gradient_limit(self, tolerance: float) -> float:
+        """The estimate of a gradient's error from which a warning is given, for a solve to `tolerance`."""
+        return max(1e3 * tolerance, 1e-9) if self.gradient_tolerance is None else self.gradient_tolerance

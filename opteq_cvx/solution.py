@@ -67,6 +67,12 @@ class Stats:
         """Estimate of the gradient's relative error, or None before the backward pass."""
         return None if self.record.error is None else self.record.error.estimate.reshape(self.residual.shape)
 
+    @property
+    def certified(self) -> Tensor | None:
+        """Whether equilibrium propagation was exact, per sample; None before backward and for other adjoints."""
+        error = self.record.error
+        return None if error is None or error.certified is None else error.certified.reshape(self.residual.shape)
+
 
 @dataclass(frozen=True, slots=True)
 class Solution:

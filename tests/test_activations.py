@@ -70,9 +70,7 @@ def test_fenchel_equality_with_a_conjugate_found_by_maximization(name: str, opti
 
 
 @rows
-def test_the_primitive_integrates_sigma_and_the_slope_is_its_derivative(
-    name: str, options: dict[str, float]
-) -> None:
+def test_the_primitive_integrates_sigma_and_the_slope_is_its_derivative(name: str, options: dict[str, float]) -> None:
     row = table(name, **options)
     for a, b in ((-3.1, -0.2), (-0.7, 0.9), (0.3, 3.7)):
         kinks = [k for k in (-3.0, -1.0, -0.5, -0.4, 0.0, 0.4, 1.0, 2.0, 3.0) if a < k < b]

@@ -1,5 +1,6 @@
 """Adjoint modes: how the output of a layer gets its gradient."""
 
+from opteq_cvx.adjoint.equilibrium_propagation import EquilibriumPropagation
 from opteq_cvx.adjoint.implicit import Implicit
 from opteq_cvx.adjoint.krylov.cg import CG
 from opteq_cvx.adjoint.krylov.direct import Direct
@@ -16,6 +17,7 @@ __all__ = [
     "LSMR",
     "AdjointMode",
     "Direct",
+    "EquilibriumPropagation",
     "Equilibrated",
     "Implicit",
     "Neumann",

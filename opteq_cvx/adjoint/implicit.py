@@ -27,10 +27,13 @@ class Implicit(AdjointMode):
     tolerance: float | None = None
     max_steps: int = 1000
 
-    @override
-    def equilibrate(self, problem: FixedPoint, z0: Tensor, theta: Theta, valid: Tensor | None = None) -> Equilibrated:
+    def options(self, problem: FixedPoint) -> LinearOptions:
+        """How the adjoint system of `problem` is solved."""
         solver = Automatic() if self.solver is None else self.solver
         tolerance = problem.tolerance if self.tolerance is None else self.tolerance
-        options = LinearOptions(solver=solver, tolerance=tolerance, max_steps=self.max_steps)
-        bound = replace(problem, linear=options)
+        return LinearOptions(solver=solver, tolerance=tolerance, max_steps=self.max_steps)
+
+    @override
+    def equilibrate(self, problem: FixedPoint, z0: Tensor, theta: Theta, valid: Tensor | None = None) -> Equilibrated:
+        bound = replace(problem, linear=self.options(problem))
         return gather(equilibrium(bound, z0.detach(), everything(z0, valid), *theta))

@@ -1,11 +1,13 @@
 """The write-once slot that receives the gradient's error estimate during backward."""
 
+import warnings
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from opteq_cvx.adjoint.krylov.contract import Linear, norms
+from opteq_cvx.errors import GradientWarning, message
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,12 +19,16 @@ class GradientError:
     solved: whether that solver met its tolerance; False also where the system is singular and inconsistent.
     estimate: relative error of w, hence of the gradient: (adjoint residual·‖v‖/‖w‖ + forward residual) / μ, with μ
         the certified modulus, or ‖v‖/‖w‖ (at most 1) where none is certified. An estimate, not a bound.
+    certified: of equilibrium propagation: no active set changes between the nudged solutions, so that their difference
+        is exact; None for other adjoints. There `residual` is the departure of their middle from the solution,
+        relative to half their distance, and `steps` those of the nudged solves.
     """
 
     residual: Tensor
     steps: Tensor
     solved: Tensor
     estimate: Tensor
+    certified: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +44,14 @@ class Adjoint:
 
 
 class GradientRecord:
-    """Filled by the first backward of one call; later ones (second order, another loss) leave it alone."""
+    """Filled by the first backward of one call; later ones (second order, another loss) leave it alone.
 
-    def __init__(self) -> None:
+    Args:
+        limit: warn where an estimate is larger, when it is filled; None never warns.
+    """
+
+    def __init__(self, limit: float | None = None) -> None:
+        self.limit = limit
         self._error: GradientError | None = None
         self._adjoint: Adjoint | None = None
         self._forward: Tensor | None = None
@@ -68,6 +79,28 @@ class GradientRecord:
         if self._adjoint is None:
             sizes = (norms(v), norms(answer.w))
             self._adjoint = Adjoint(*sizes, modulus, answer.residual, answer.steps, answer.converged)
+            self._warn(sizes[0] > 0)
+
+    def note_error(self, error: GradientError, asked: Tensor) -> None:
+        """Called by modes that estimate the error themselves; `asked` (B,) are the samples with a cotangent."""
+        if self._error is None:
+            self._error = error
+            self._warn(asked)
+
+    def _warn(self, asked: Tensor) -> None:
+        """One warning for the gradients that were asked for and whose estimate exceeds the limit."""
+        error = self.error
+        if self.limit is None or error is None:
+            return
+        large = ~(error.estimate <= self.limit) & asked
+        if not bool(large.any()):
+            return
+        count, worst = int(large.sum()), float(error.estimate[large].nan_to_num(torch.inf).max())
+        singular = bool((large & ~error.solved).any())
+        what = "some adjoint systems are singular or unsolved" if singular else "the estimates exceed the limit"
+        found = f"{count} of {large.numel()} gradients may be off by a relative {worst:.1e} ({what})"
+        fix = "tighten tolerance, raise max_steps, or compile with smoothing=Tikhonov(...) where the program is degenerate"
+        warnings.warn(message(found, f"at most {self.limit:.1e}", fix), GradientWarning, stacklevel=2)
 
     @torch.no_grad()
     def _estimate(self, adjoint: Adjoint) -> GradientError:

@@ -23,7 +23,19 @@ __all__ = [
 ]
 
 TOOLS = frozenset(
-    {"activated", "arguments", "axes", "calculus", "chain", "contract", "primitives", "roots", "spectral", "table", "threshold"}
+    {
+        "activated",
+        "arguments",
+        "axes",
+        "calculus",
+        "chain",
+        "contract",
+        "primitives",
+        "roots",
+        "spectral",
+        "table",
+        "threshold",
+    }
 )
 """Modules of this folder that hold no atom."""
 
@@ -62,9 +74,7 @@ def register(cls: type[Atom]) -> type[Atom]:
         CompileError: an atom of that name exists already.
     """
     if any(known.name == cls.name for known in registry()):
-        raise CompileError(
-            message(f"an atom {cls.name!r} is registered already", "a new name", "rename the atom")
-        )
+        raise CompileError(message(f"an atom {cls.name!r} is registered already", "a new name", "rename the atom"))
     _third_party.append(cls)
     return cls
 

@@ -74,9 +74,7 @@ class BoxPlane(Reducing):
 
     @override
     def prox(self, v: Tensor, step: Tensor, data: Data) -> Tensor:
-        x, low, high, a = (
-            join(t.expand_as(v), self.axes) for t in (v, data["lower"], data["upper"], data["normal"])
-        )
+        x, low, high, a = (join(t.expand_as(v), self.axes) for t in (v, data["lower"], data["upper"], data["normal"]))
         b = join(data["total"], self.axes)
         mu = plane_level(x, low, high, a, b)
         if self.below:

@@ -54,9 +54,7 @@ def _(v: torch.Tensor, down: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
 @cuts.register_vmap
 def _(info: object, dims: tuple[int | None, ...], *args: torch.Tensor) -> tuple[torch.Tensor, int]:
     size = next(t.shape[d] for t, d in zip(args, dims, strict=True) if d is not None)
-    given = (
-        t.expand(size, *t.shape) if d is None else t.movedim(d, 0) for t, d in zip(args, dims, strict=True)
-    )
+    given = (t.expand(size, *t.shape) if d is None else t.movedim(d, 0) for t, d in zip(args, dims, strict=True))
     flat = [t.flatten(0, 1) for t in given]
     return cuts(*flat).unflatten(0, (size, -1)), 0
 

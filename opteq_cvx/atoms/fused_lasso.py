@@ -29,9 +29,7 @@ class FusedLasso(Atom):
             parameters={"lam": ((), {"nonneg": True}), "mu": ((), {"nonneg": True})},
             data={"w": "mu", "m": "lam"},
         ),
-        Spelling(
-            text="norm1(diff(x, axis=1)) + norm1(x)", variables={"x": (3, 4)}, data={"w": "1.0", "m": "1.0"}
-        ),
+        Spelling(text="norm1(diff(x, axis=1)) + norm1(x)", variables={"x": (3, 4)}, data={"w": "1.0", "m": "1.0"}),
     )
 
     @override

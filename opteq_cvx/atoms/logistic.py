@@ -47,4 +47,5 @@ class Logistic(Atom):
     @override
     def conjugate(self, y: Tensor, data: Data) -> Tensor:
         p = y.clamp(0.0, 1.0)
-        return torch.xlogy(p, p) + torch.special.xlog1py(1.0 - p, -p) + indicator((y - p).abs(), y.abs())
+        entropy: Tensor = torch.xlogy(p, p) + torch.special.xlog1py(1.0 - p, -p)
+        return entropy + indicator((y - p).abs(), y.abs())

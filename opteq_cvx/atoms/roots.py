@@ -96,7 +96,8 @@ class Entrywise(Implicit):
 
     @override
     def __call__(self, *inputs: Tensor) -> Tensor:
-        return Implicit.__call__(self, *torch.broadcast_tensors(*inputs))  # type: ignore[no-untyped-call]
+        shape = torch.broadcast_shapes(*(i.shape for i in inputs))
+        return Implicit.__call__(self, *(i.expand(shape) for i in inputs))
 
 
 @dataclass(frozen=True, slots=True)

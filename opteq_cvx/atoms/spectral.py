@@ -154,8 +154,7 @@ def jacobians(p: Lifted, values: Tensor, *parameters: Tensor) -> list[Tensor]:
 def _tie(values: Tensor) -> Tensor:
     """The gap (*batch, 1, 1) below which two values count as equal."""
     size = values.abs().amax(-1, keepdim=True).unsqueeze(-1).detach()
-    tie: Tensor = torch.finfo(values.dtype).eps ** 0.5 * size
-    return tie
+    return size * float(torch.finfo(values.dtype).eps ** 0.5)
 
 
 def _quotients(values: Tensor, x: Tensor, slopes: Tensor) -> Tensor:

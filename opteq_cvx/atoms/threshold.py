@@ -34,9 +34,7 @@ def capped_level(v: Tensor, cap: Tensor, total: Tensor) -> Tensor:
     points, order = torch.cat([v, v - cap], dim=-1).sort(dim=-1, descending=True)
     slope = torch.where(order < v.shape[-1], 1.0, -1.0).to(v.dtype).cumsum(-1)[..., :-1]
     gain = slope * (points[..., :-1] - points[..., 1:])
-    reached = torch.cat(
-        [torch.zeros_like(points[..., :1]), gain.cumsum(-1)], dim=-1
-    )  # the sum at each breakpoint
+    reached = torch.cat([torch.zeros_like(points[..., :1]), gain.cumsum(-1)], dim=-1)  # the sum at each breakpoint
     at = (reached < total).sum(-1, keepdim=True).clamp(1, points.shape[-1] - 1)  # the first one past `total`
     drop, rate = reached.gather(-1, at) - total, slope.gather(-1, at - 1)
     inside = torch.where(rate > 0, drop / rate.clamp(min=1.0), 0.0)

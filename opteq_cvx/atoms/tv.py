@@ -35,9 +35,7 @@ class Tv(Atom):
         ),
         Spelling(text="norm1(diff(x, axis=1))", variables={"x": (3, 4)}, data={"w": "1.0"}),
         Spelling(text="norm1(diff(x, axis=0))", variables={"x": (4, 2)}, arg="x.T", data={"w": "1.0"}),
-        Spelling(
-            text="w @ abs(diff(x))", parameters={"w": ((4,), {"nonneg": True})}, data={"w": "w"}
-        ),
+        Spelling(text="w @ abs(diff(x))", parameters={"w": ((4,), {"nonneg": True})}, data={"w": "w"}),
     )
 
     @override

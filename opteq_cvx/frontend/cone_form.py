@@ -56,7 +56,9 @@ def cone_form(f: cp.Expression, arguments: Sequence[cp.Variable]) -> ConeForm:
     t = cp.Variable(f.shape)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        data: dict[str, Any] = cp.Problem(cp.Minimize(0), [f <= t]).get_problem_data(cp.CLARABEL)[0]
+        data: dict[str, Any] = cp.Problem(cp.Minimize(0), [f <= t]).get_problem_data(
+            cp.CLARABEL, canon_backend="SCIPY"  # the default one scrambles matrices under an identity permutation
+        )[0]
     matrix, offset = sp.csr_array(-data["A"]), np.asarray(data["b"], dtype=np.float64)
     assert data.get("lower_bounds") is None and data.get("upper_bounds") is None, "Clarabel has no variable bounds"
     columns = data["param_prob"].var_id_to_col

@@ -65,8 +65,8 @@ FUNCTIONS: dict[str, Build] = {
     "norm2": lambda x, axis, keepdims: cp.pnorm(x, 2, axis=axis, keepdims=keepdims),
     "pnorm": lambda x, p, axis, keepdims: cp.pnorm(x, p, axis=axis, keepdims=keepdims, approx=False),
     "neg_pnorm": lambda x, p, axis, keepdims: -cp.pnorm(x, p, axis=axis, keepdims=keepdims, approx=False),
-    "neg_geo_mean": lambda x, p, axis, keepdims: -cp.geo_mean(
-        x, np.array(p), approx=False, axis=axis, keepdims=keepdims
+    "neg_geo_mean": lambda x, p, axis, keepdims: (
+        -cp.geo_mean(x, np.array(p), approx=False, axis=axis, keepdims=keepdims)
     ),
     "neg_log_det": lambda x: -cp.log_det(x),
     "neg_von_neumann_entr": lambda x: -cp.von_neumann_entr(x),

@@ -81,6 +81,10 @@ def _pnorm(atom: Any) -> Attrs:
     return {"p": float(atom.p), **_axis(atom)}
 
 
+def _activation(atom: Any) -> Attrs:
+    return {"name": atom.activation, "options": dict(atom.options), "half": atom.half}
+
+
 def _geo_mean(atom: Any) -> Attrs:
     weights = np.zeros(atom._keep.shape)
     weights[atom._keep] = [float(w) for w in atom.w]
@@ -197,6 +201,7 @@ ROWS: tuple[_Row, ...] = (
     *_rows("cvxpy.atoms.prod", {"Prod": Entry("prod", _axis)}),
     *_rows("cvxpy.atoms.quad_form", {"QuadForm": "quad_form", "SymbolicQuadForm": "symbolic_quad_form"}),
     *_rows("cvxpy.atoms.quad_over_lin", {"quad_over_lin": Entry("quad_over_lin", _axis)}),
+    *_rows("opteq_cvx.declare.activation", {"ActivationAtom": Entry("activation", _activation)}),
     *_rows("cvxpy.atoms.quantum_rel_entr", {"quantum_rel_entr": "quantum_rel_entr"}),
     *_rows("cvxpy.atoms.sigma_max", {"sigma_max": "sigma_max"}),
     *_rows("cvxpy.atoms.sign", {"sign": "sign"}),

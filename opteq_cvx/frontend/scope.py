@@ -92,8 +92,9 @@ class Scope:
 
     def fresh(self, kind: str, shape: Shape) -> Affine:
         """A new unknown of the program, beside the user's; its name starts with "@"."""
+        taken = self.names | {v.name for v in self.extra}
         count = len(self.extra) + 1
-        while f"@{kind}{count}" in self.names:
+        while f"@{kind}{count}" in taken:
             count += 1
         self.extra.append(Variable(f"@{kind}{count}", shape))
         return aff.of_variable(f"@{kind}{count}", shape)

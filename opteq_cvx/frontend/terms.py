@@ -10,9 +10,7 @@ from opteq_cvx.ir.program import Origin, Term
 from opteq_cvx.ir.tree import Node
 
 
-def function_terms(
-    node: Node, weight: ParamExpr, scope: Scope, origin: Origin
-) -> tuple[tuple[Term, ...], ParamExpr]:
+def function_terms(node: Node, weight: ParamExpr, scope: Scope, origin: Origin) -> tuple[tuple[Term, ...], ParamExpr]:
     """The terms of weight · node, a scalar convex expression, and its constant part.
 
     Raises:

@@ -14,6 +14,7 @@ import cvxpy as cp
 import numpy as np
 
 from opteq_cvx.errors import UnsupportedError, message
+from opteq_cvx.frontend import activations
 from opteq_cvx.frontend.affine import affine, maps_of
 from opteq_cvx.frontend.affine_products import reciprocal
 from opteq_cvx.frontend.affine_shapes import broadcasting, promoting, reduced, reshaping, summing
@@ -227,6 +228,18 @@ def _maximum(args: tuple[Node, ...], shape: Shape, words: str, attrs: Attrs, exp
     return total((Node("pos", (gap,), shape, f"pos({gap.text})"), b), words)
 
 
+def _activation(args: tuple[Node, ...], shape: Shape, words: str, attrs: Attrs, expr: Any) -> Node:
+    """The function of an activation, plus ½x² where asked for."""
+    (x,) = args
+    weighted = activations.pieces(attrs["name"], x, negative(x), shape, words, attrs["options"])
+    nodes = [image(diagonal(const(c), node.shape), node) for c, node in weighted]
+    if attrs["half"]:
+        square = Node("square", (x,), x.shape, f"square({x.text})")
+        reduced_to = image(summing(x.shape, len(x.shape) - 1), square) if shape != x.shape else square
+        nodes.append(image(diagonal(const(0.5), shape), reduced_to))
+    return total(tuple(nodes), words)
+
+
 def squared(x: Node) -> Node:
     """x², where ‖v‖₂² is the sum of v² and |v|² is v²."""
     if x.op == "norm2":
@@ -306,6 +319,7 @@ def _quad_form(args: tuple[Node, ...], shape: Shape, words: str, attrs: Attrs, e
 
 
 NORMALIZE: dict[str, Normalize] = {
+    "activation": _activation,
     "abs": _abs,
     "cummax": lambda args, shape, words, attrs, expr: Node(
         "cummax",

@@ -129,7 +129,11 @@ def _walk(edges: IntArray, directed: bool, start: int) -> list[tuple[IntArray, I
 def _l1(term: Term, mine: IntArray, layout: Layout) -> ParamExpr | None:
     """The weight λ of a term λ‖x‖₁ on exactly these coordinates."""
     selection = as_selection(term.arg, layout) if term.atom == "abs" else None
-    if selection is None or not is_zero(selection.offset) or not np.array_equal(np.sort(selection.index.reshape(-1)), mine):
+    if (
+        selection is None
+        or not is_zero(selection.offset)
+        or not np.array_equal(np.sort(selection.index.reshape(-1)), mine)
+    ):
         return None
     scale = const(1.0) if selection.scale is None else selection.scale
     if not (isinstance(scale, Const) and scale.shape == ()):

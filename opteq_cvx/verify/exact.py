@@ -18,6 +18,8 @@ from opteq_cvx.verify.convexity import doubts
 from opteq_cvx.verify.polish import ConicData, ConicPoint, polish, residual
 from opteq_cvx.verify.values import Values, assigned, dense, restored
 
+BACKEND = "SCIPY"
+"""CVXPY 1.9.3's default backend scrambles a matrix under an identity permutation of its axes; this one does not."""
 TOLERANCES = (1e-12, 1e-10, 1e-8, 1e-6)
 """Clarabel's tol_gap_abs = tol_gap_rel = tol_feas, tightest first; the next is tried where one is not
 reached."""
@@ -120,7 +122,7 @@ def _solve(problem: cp.Problem, outputs: Sequence[cp.Expression], polished: bool
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            form = extended.get_problem_data(cp.CLARABEL, ignore_dpp=True, solver_opts={})
+            form = extended.get_problem_data(cp.CLARABEL, ignore_dpp=True, solver_opts={}, canon_backend=BACKEND)
         except (cp.error.DCPError, cp.error.ParameterError, cp.error.SolverError, ValueError) as error:
             return Exact(ExactStatus.FAILED, note=f"{type(error).__name__}: {error}")
         return _attempts(problem, extended, copies, form, polished)

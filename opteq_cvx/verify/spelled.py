@@ -12,9 +12,10 @@ from cvxpy.atoms.affine.sum import sum as total
 from torch import Tensor
 
 from opteq_cvx.atoms.contract import Atom, Data, Spelling
+from opteq_cvx.declare import activation
 from opteq_cvx.ir.frozen import Array, Shape
 
-NAMES: dict[str, Any] = {**vars(cp), "np": np}
+NAMES: dict[str, Any] = {**vars(cp), "np": np, "activation": activation}
 """What the texts of spellings may use besides their variables and parameters."""
 
 

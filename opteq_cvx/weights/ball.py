@@ -9,6 +9,8 @@ from opteq_cvx.weights.bounds import certified, kernel_matrix
 from opteq_cvx.weights.part import Part, margin, symmetrized
 from opteq_cvx.weights.semidefinite import ZERO, clip_eigenvalues, factor, lift
 
+MODERATE = 1e3
+"""Up to this Frobenius norm the Cholesky factorization is good to 1e6·eps, a thousandth of the bound's margin."""
 RETREAT = 1e-3
 """Relative distance from the bound at which a projected value lands; nearer, the gradient would be dead."""
 
@@ -16,19 +18,30 @@ RETREAT = 1e-3
 def contraction(A: Tensor) -> Tensor:
     """A(I + AᵀA)^(-1/2) up to a rotation: W = AL⁻ᵀ with LLᵀ = I + AᵀA, so ‖W‖₂ < 1. A bijection.
 
-    Computed as the lower block of Q in [I; A] = QR (R = Lᵀ), which is orthonormal however large A is;
-    a Cholesky factorization of I + AᵀA breaks down from ‖A‖ = 1e8 on. The smaller side is factored.
-    O(mn·min(m, n)).
+    By Cholesky for moderate A, where its error of cond(I + AᵀA)·eps stays far below the margin of the bound; else as
+    the lower block of Q in [I; A] = QR (R = Lᵀ), orthonormal however large A is but several times dearer (and the
+    choice inside function transforms, which cannot look at A). The smaller side is factored. O(mn·min(m, n)).
 
     Source: theory.md 11.1, Cholesky ball.
     """
     wide = A.shape[-2] < A.shape[-1]
     tall = A.mT if wide else A
     k = tall.shape[-1]
+    if _moderate(A):
+        eye = torch.eye(k, dtype=A.dtype, device=A.device)
+        L = torch.linalg.cholesky(eye + tall.mT @ tall)
+        small: Tensor = torch.linalg.solve_triangular(L.mT, tall, upper=True, left=False)
+        return small.mT if wide else small
     Q, R = torch.linalg.qr(torch.cat([torch.eye(k, dtype=A.dtype, device=A.device), tall], dim=-2))
     sign = torch.where(R.detach().diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(A.dtype)
     W: Tensor = Q[..., k:, :] * sign[..., None, :]
     return W.mT if wide else W
+
+
+def _moderate(A: Tensor) -> bool:
+    """Whether A may be looked at, and ‖A‖ is small enough for a Cholesky factorization of I + AᵀA."""
+    hidden = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(A)
+    return not hidden and A.device.type != "meta" and bool(torch.linalg.matrix_norm(A.detach()) <= MODERATE)
 
 
 def contraction_inverse(W: Tensor) -> Tensor:

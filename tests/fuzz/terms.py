@@ -11,7 +11,8 @@ from opteq_cvx.atoms.contract import Spelling
 from opteq_cvx.verify.spelled import NAMES, draw_value
 from tests.fuzz.builder import SAMPLES, Builder, Shape
 
-SPELLINGS = tuple((a, s) for a in atoms.registry() for s in a.spellings)
+SPELLINGS = tuple((a, s) for a in atoms.registry() for s in a.spellings if not a.name.startswith("activation"))
+
 CURVED = {"neg_log_det": 10.0, "tr_inv": 10.0}
 
 
@@ -97,7 +98,7 @@ def spelled_constraints(b: Builder, direct: bool) -> tuple[str, list[cp.Constrai
             names[name] = variable + b.given(shift)
     if not spelling.text:
         return kind.name, []
-    found = evaluate(spelling, names)
+    found = evaluate(spelling, {**names, **parameters})
     return kind.name, found if isinstance(found, list) else [found]
 
 

@@ -17,7 +17,7 @@ SAMPLES = 3
 EXACT = {"tol_gap_abs": 1e-10, "tol_gap_rel": 1e-10, "tol_feas": 1e-10}
 VALUE = 1e-5
 FEASIBLE = 1e-5
-NUDGE = 1e-7  # an entry that rounding put outside a domain is infinitely infeasible to CVXPY
+NUDGE = 1e-6  # an entry that rounding put outside a domain is infinitely infeasible to CVXPY
 SLOPE = 1e-3
 GRADIENTS = ("log_sum_exp(x) <= 1", "quad_form(x, P) <= 1", "sum(kl_div(x, w)) <= 0.5", "sum(huber(x, lam)) <= 1")
 

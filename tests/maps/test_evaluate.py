@@ -175,8 +175,7 @@ class TestSparse:
     """A sparse constant factor is multiplied as such."""
 
     A = sp.csr_array(
-        np.random.default_rng(0).standard_normal((4, 3))
-        * np.array([[1, 0, 1], [0, 0, 0], [0, 1, 1], [1, 0, 0]])
+        np.random.default_rng(0).standard_normal((4, 3)) * np.array([[1, 0, 1], [0, 0, 0], [0, 1, 1], [1, 0, 0]])
     )
 
     @pytest.mark.parametrize("shape", [(3,), (3, 2), (5, 3, 2)])
@@ -197,15 +196,11 @@ class TestSparse:
         leaf = Leaf("x", shape, Stage.INPUT)
         x = torch.tensor(normal(np.random.default_rng(1), (2, *shape)))
         node = Apply("matmul", (leaf, const(self.A)), (*shape[:-1], 3))
-        np.testing.assert_allclose(
-            evaluate(node, {"x": x}), x.numpy() @ self.A.toarray(), rtol=VALUE, atol=VALUE
-        )
+        np.testing.assert_allclose(evaluate(node, {"x": x}), x.numpy() @ self.A.toarray(), rtol=VALUE, atol=VALUE)
 
     def test_both(self) -> None:
         node = Apply("matmul", (const(self.A), const(sp.csr_array(self.A.T))), (4, 4))
-        np.testing.assert_allclose(
-            evaluate(node, {})[0], (self.A @ self.A.T).toarray(), rtol=VALUE, atol=VALUE
-        )
+        np.testing.assert_allclose(evaluate(node, {})[0], (self.A @ self.A.T).toarray(), rtol=VALUE, atol=VALUE)
 
     def test_elsewhere_it_is_dense(self) -> None:
         node = Apply("abs", (const(self.A),), (4, 3))
@@ -223,9 +218,7 @@ class TestMaps:
 
     W = Leaf("W", (4, 3), Stage.WEIGHT)
 
-    @pytest.mark.parametrize(
-        ("op", "shape", "to"), [("map", 3, 4), ("map_apply", 3, 4), ("map_adjoint", 4, 3)]
-    )
+    @pytest.mark.parametrize(("op", "shape", "to"), [("map", 3, 4), ("map_apply", 3, 4), ("map_adjoint", 4, 3)])
     def test_coefficients_come_from_the_environment(self, op: str, shape: int, to: int) -> None:
         node = Apply(op, (vector("x", shape), self.W), (to,), FrozenDict(map=LeftMul(self.W, (3,))))
         values = {
@@ -237,9 +230,7 @@ class TestMaps:
         assert node.stage == Stage.INPUT
 
     def test_scatter(self) -> None:
-        node = Apply(
-            "map_adjoint", (vector("x", 3),), (2,), FrozenDict(map=Gather(freeze_index([0, 0, -1]), (2,)))
-        )
+        node = Apply("map_adjoint", (vector("x", 3),), (2,), FrozenDict(map=Gather(freeze_index([0, 0, -1]), (2,))))
         out = evaluate(node, {"x": torch.tensor([[1.0, 2.0, 4.0]], dtype=torch.float64)})
         assert out.tolist() == [[3.0, 0.0]]
 
@@ -277,9 +268,7 @@ def test_an_unknown_operation_is_named() -> None:
         evaluate(Apply("frobnicate", (vector("x"),), (4,)), {"x": torch.ones(1, 4)})
 
 
-@pytest.mark.parametrize(
-    ("values", "text"), [({}, "has no value"), ({"x": torch.ones(2, 5)}, r"shape \(2, 5\)")]
-)
+@pytest.mark.parametrize(("values", "text"), [({}, "has no value"), ({"x": torch.ones(2, 5)}, r"shape \(2, 5\)")])
 def test_a_missing_or_misshapen_value_is_named(values: dict[str, Tensor], text: str) -> None:
     """The parameter's name and what was found."""
     with pytest.raises(InputError, match=f'"x".*{text}'):

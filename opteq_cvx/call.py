@@ -1,0 +1,116 @@
+"""One call of a layer: its data, evaluated and freed of poison, and what it returns."""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from opteq_cvx.adjoint.mode import Equilibrated
+from opteq_cvx.adjoint.problem import FixedPoint, mend
+from opteq_cvx.binding import Bound
+from opteq_cvx.engine import Verdict
+from opteq_cvx.errors import SolveError, SolveWarning
+from opteq_cvx.maps.evaluate import Environment
+from opteq_cvx.options import OnFailure
+from opteq_cvx.solution import Statuses
+from opteq_cvx.splitting.contract import Splitting, Theta
+from opteq_cvx.status import Status, code
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Parameter values (1|B, *shape) by name, and what the splitting needs of them.
+
+    Per sample (B,): `finite`, whether inputs and weights are; `bounded`, whether what is computed from them is, too.
+    """
+
+    values: Mapping[str, Tensor]
+    env: Environment
+    theta: Theta
+    finite: Tensor
+    bounded: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Solved:
+    """The data, the equilibrium with its gradient, the verdict on each sample, and the problem with its record."""
+
+    data: Data
+    eq: Equilibrated
+    verdict: Verdict
+    problem: FixedPoint
+
+
+def evaluate(splitting: Splitting, weights: Mapping[str, Tensor], bound: Bound) -> Data:
+    """The problem data of a call.
+
+    Data that overflow at finite inputs would turn the zero cotangent of their sample into NaN (0 · ∞) and spoil the
+    gradient of every shared weight: those samples are flagged, and evaluated at the inputs of another one.
+    """
+    finite = bound.finite & _all_finite(weights, bound)
+    values = {**weights, **bound.values}
+    env = Environment(values, bound.dtype, bound.device)
+    theta = splitting.theta(env)
+    bounded = torch.ones_like(bound.valid)
+    for t in theta:
+        if t.shape[0] == bound.rows > 1:
+            bounded = bounded & torch.isfinite(t.detach().unsqueeze(-1)).flatten(1).all(dim=1)
+    if not torch._C._functorch.is_functorch_wrapped_tensor(bounded) and not bool(bounded.all()):
+        values = {name: mend(~bounded, [value])[0] for name, value in values.items()}
+        env = Environment(values, bound.dtype, bound.device)
+        theta = splitting.theta(env)
+    return Data(values, env, theta, finite, bounded)
+
+
+def _all_finite(weights: Mapping[str, Tensor], bound: Bound) -> Tensor:
+    ok = torch.ones((), dtype=torch.bool, device=bound.device)
+    for value in weights.values():
+        ok = ok & torch.isfinite(value).all()
+    return ok
+
+
+def state(solved: Solved) -> Tensor:
+    """The state (B, d), where a failed sample may hold anything, without NaN and infinity."""
+    eq = solved.eq
+    if not solved.problem.record.spoiled:
+        return eq.z
+    return torch.where(eq.failed[:, None], eq.z.detach().nan_to_num(0.0, 0.0, 0.0), eq.z)
+
+
+def shaped(x: Tensor, bound: Bound) -> Tensor:
+    """(1|B, ...) → (*batch, ...)."""
+    return x.expand(bound.rows, *x.shape[1:]).reshape((*bound.batch, *x.shape[1:]))
+
+
+def settle(x: Tensor, failed: Tensor, bound: Bound, on_failure: OnFailure) -> Tensor:
+    """(1|B, ...) → (*batch, ...); failed samples (B,) keep their value without gradient, or become NaN."""
+    x = x.expand(bound.rows, *x.shape[1:])
+    flags = failed.reshape(-1, *(1,) * (x.ndim - 1))
+    fallback = torch.full_like(x, torch.nan) if on_failure == "nan" else x.detach()
+    return shaped(torch.where(flags, fallback, x), bound)
+
+
+def worth(objective: Tensor, codes: Tensor, sign: int) -> Tensor:
+    """The objective; +inf where infeasible, −inf where unbounded (the signs swapped for Maximize), as in CVXPY."""
+    infinite = torch.full_like(objective, sign * torch.inf)
+    objective = torch.where(codes == code(Status.PRIMAL_INFEASIBLE), infinite, objective)
+    return torch.where(codes == code(Status.DUAL_INFEASIBLE), -infinite, objective)
+
+
+def announce(statuses: Statuses, on_failure: OnFailure, stacklevel: int) -> None:
+    """One warning per call, or an error, when samples failed; silent inside function transforms.
+
+    Raises:
+        SolveError: `on_failure` is "raise".
+    """
+    if torch._C._functorch.is_functorch_wrapped_tensor(statuses.codes) or statuses.all_converged:
+        return
+    counts = {s: n for s, n in statuses.counts().items() if s is not Status.CONVERGED}
+    worst = max(counts, key=lambda s: counts[s])
+    parts = ", ".join(f"{n} {s.name.lower()}" for s, n in counts.items())
+    text = f"{sum(counts.values())} of {len(statuses)} samples failed ({parts}): {worst.value}"
+    if on_failure == "raise":
+        raise SolveError(text)
+    warnings.warn(text, SolveWarning, stacklevel=stacklevel)

@@ -1,0 +1,265 @@
+"""What became of one program: compiled, solved as a batch, a loop and shuffled, held against Clarabel."""
+
+import signal
+import time
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import cvxpy as cp
+import numpy as np
+import torch
+
+import opteq_cvx as oc
+from opteq_cvx.errors import CompileError
+from opteq_cvx.ir.frozen import Array
+from opteq_cvx.solution import Solution
+from opteq_cvx.status import Status
+from opteq_cvx.verify.differences import difference
+from opteq_cvx.verify.exact import solve_exact
+from tests.fuzz.builder import SAMPLES, dense
+from tests.fuzz.program import Made, make
+from tests.fuzz.source import Source
+
+TOLERANCE = 1e-8  # of the layer
+OBJECTIVE = 1e-5  # relative, against Clarabel
+FEASIBLE = 1e-5  # relative to the size of the constraint's sides
+POINT = 1e-4  # relative distance of solutions, where the objective is strongly convex
+SAME = 1e-5  # batch against loop
+SLOPE = 1e-3  # gradients against differences of the exact solver
+SLOW = 10.0  # seconds of this process for compiling and one batch
+LIMIT = 40  # seconds of this process after which a program is given up
+MAX_STEPS = 4_000
+EXACT = {"tol_gap_abs": 1e-10, "tol_gap_rel": 1e-10, "tol_feas": 1e-10}
+ACCEPTABLE = {"optimal": Status.CONVERGED, "infeasible": Status.PRIMAL_INFEASIBLE, "unbounded": Status.DUAL_INFEASIBLE}
+CLASSES = ("solved", "refused", "not converged", "wrong", "crashed", "slow", "skipped")
+
+
+@dataclass
+class Outcome:
+    """The class of a program (one of CLASSES), a note, and what the table is made of."""
+
+    verdict: str = "solved"
+    note: str = ""
+    kind: str = ""
+    splitting: str = "-"
+    atoms: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    steps: int = 0
+    seconds: float = 0.0
+    gradient: str = ""
+    seed: int = -1
+    choices: list[int] = field(default_factory=list)
+    text: str = ""
+
+
+class TimeUpError(Exception):
+    """A program took longer than LIMIT."""
+
+
+@contextmanager
+def alarm(seconds: int) -> Iterator[None]:
+    """Raise TimeUpError after so many seconds."""
+
+    def ring(*_: object) -> None:
+        raise TimeUpError(f"more than {seconds} s")
+
+    before = signal.signal(signal.SIGPROF, ring)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
+
+
+def examine(source: Source, *, wild: bool = False, gradients: bool = False) -> Outcome:
+    """Make the source's program and classify it."""
+    out = Outcome()
+    with warnings.catch_warnings(), alarm(LIMIT):
+        warnings.simplefilter("ignore")
+        try:
+            made = make(source, wild=wild)
+        except Exception as error:
+            out.verdict, out.note = "skipped", f"generator: {type(error).__name__}: {error}"[:300]
+        else:
+            out.kind, out.labels, out.text = made.kind, made.labels, made.text
+            try:
+                classify(made, out, gradients=gradients)
+            except Exception as error:
+                place = traceback.extract_tb(error.__traceback__)[-1]
+                out.verdict = "slow" if isinstance(error, TimeUpError) else "crashed"
+                out.note = f"{type(error).__name__}: {error} [{place.filename.split('/')[-1]}:{place.lineno}]"[:400]
+    out.choices = list(source.record)
+    return out
+
+
+def classify(made: Made, out: Outcome, *, gradients: bool) -> None:
+    """Fill the outcome of a program."""
+    begin = time.process_time()
+    try:
+        layer = oc.compile(made.problem, tolerance=TOLERANCE, max_steps=MAX_STEPS).double()
+    except CompileError as error:
+        out.verdict, out.note = "refused", str(error)[:300]
+        return
+    out.splitting = layer.plan.name
+    out.atoms = tuple(sorted({t.atom for t in layer.program.terms}))
+    order = [next(i for i, p in enumerate(made.builder.inputs) if p.name() == n) for n in layer.input_names]
+    arrays = [torch.tensor(made.builder.values[i]) for i in order]
+    solution = layer.solve(*arrays) if arrays else layer.solve()
+    out.seconds, out.steps = time.process_time() - begin, int(solution.stats.steps.max())
+    samples = SAMPLES if arrays else 1
+    whole = bool(arrays)
+    notes = [against_exact(made, solution, i, whole) for i in range(samples)]
+    if not any(n.startswith("not converged") for n in notes):
+        notes += repeatable(made, layer, arrays, solution)
+    wrong = [n for n in notes if n.startswith("wrong")]
+    missed = [n for n in notes if n.startswith("not converged")]
+    unsure = [n for n in notes if n.startswith("skipped")]
+    if wrong:
+        out.verdict, out.note = "wrong", "; ".join(wrong)
+    elif missed:
+        out.verdict, out.note = "not converged", "; ".join(missed)
+    elif out.seconds > SLOW:
+        out.verdict = "slow"
+    elif len(unsure) == samples:
+        out.verdict, out.note = "skipped", "; ".join(unsure)
+    elif gradients and made.modulus > 0 and arrays and solution.status.all_converged:
+        out.gradient = differentiated(made, layer, [a[:1] for a in arrays], order)
+        if out.gradient.startswith("wrong"):
+            out.verdict, out.note = "wrong", out.gradient
+
+
+def against_exact(made: Made, solution: Solution, sample: int, batched: bool) -> str:
+    """"" where one sample agrees with Clarabel, else what is the matter."""
+    status = solution.status[sample] if batched else solution.status[()]
+    got = {k: (v[sample] if batched else v).detach().numpy() for k, v in solution.variables.items()}
+    worth = float(solution.objective[sample] if batched else solution.objective)
+    problem, b = made.problem, made.builder
+    b.at(sample)
+    reference = exact(problem)
+    where = f"sample {sample}"
+    if made.kind in ("infeasible", "unbounded"):
+        expected = ACCEPTABLE[made.kind]
+    elif reference in ACCEPTABLE:
+        expected = ACCEPTABLE[reference]
+    else:
+        return f"skipped: {where}: Clarabel says {reference}"
+    if status is not expected:
+        unsolved = (Status.MAX_STEPS, Status.DIVERGED)
+        word = "not converged" if status in unsolved else "wrong status"
+        residual = float(solution.stats.residual[sample] if batched else solution.stats.residual)
+        return f"{word}: {where} is {status.name}, exact {expected.name}, residual {residual:.1e}"
+    if status is not Status.CONVERGED:
+        return ""
+    best, points = float(problem.value), {v.name(): np.asarray(dense(v.value)) for v in problem.variables()}
+    for variable in problem.variables():
+        variable.save_value(got[variable.name()].copy())
+    size = max(1.0, abs(best))
+    value = float(problem.objective.value)
+    broken = max((violation(c) for c in problem.constraints), default=0.0)
+    gap = (value - best) * (1 if isinstance(problem.objective, cp.Minimize) else -1)
+    far = max((apart(got[k], points[k]) for k in points), default=0.0)
+    for variable in problem.variables():
+        variable.save_value(points[variable.name()])
+    if not broken <= FEASIBLE:
+        return f"wrong: {where} violates a constraint by {broken:.1e}"
+    if not abs(worth - best) <= OBJECTIVE * size:
+        return f"wrong objective: {where} reports {worth:.8g}, at its point {value:.8g}, exact {best:.8g}"
+    if gap > OBJECTIVE * size:
+        return f"wrong: {where} is {gap / size:.1e} above the optimum {best:.6g}"
+    if made.modulus > 0 and far > max(POINT, np.sqrt(2e-9 * size / made.modulus)):
+        return f"wrong point: {where} is {far:.1e} from the exact solution, objective gap {gap / size:.1e}"
+    return ""
+
+
+def exact(problem: cp.Problem) -> str:
+    """CVXPY's status from Clarabel, "error" where it fails."""
+    for options in (EXACT, {}):
+        try:
+            problem.solve(solver="CLARABEL", ignore_dpp=True, **options)
+        except cp.error.SolverError:
+            continue
+        if problem.status in ACCEPTABLE:
+            break
+    return str(problem.status) if problem.status is not None else "error"
+
+
+def violation(c: cp.Constraint) -> float:
+    """By how much a constraint is violated, relative to its arguments."""
+    sides = max((float(np.abs(dense(a.value)).max(initial=0.0)) for a in c.args), default=0.0)
+    return float(np.max(np.abs(dense(c.violation())), initial=0.0)) / max(1.0, sides)
+
+
+def apart(a: Array, b: Array) -> float:
+    """Largest difference, relative to the size of b."""
+    return float(np.abs(a - b).max(initial=0.0) / max(1.0, np.abs(b).max(initial=0.0)))
+
+
+def repeatable(made: Made, layer: Any, arrays: list[torch.Tensor], solution: Solution) -> list[str]:
+    """Whether a loop over the samples and a shuffled batch give the batch's results."""
+    if not arrays:
+        return []
+    notes, order = [], torch.tensor([2, 0, 1])
+    runs: list[tuple[str, Solution, list[int]]] = [
+        ("shuffled", layer.solve(*(a[order] for a in arrays)), order.tolist())
+    ]
+    runs += [(f"alone {i}", layer.solve(*(a[i : i + 1] for a in arrays)), [i]) for i in range(SAMPLES)]
+    for name, other, samples in runs:
+        for place, i in enumerate(samples):
+            first, second = solution.status[i], other.status[place]
+            if first is not second:
+                word = "not converged" if Status.MAX_STEPS in (first, second) else "wrong"
+                notes.append(f"{word}: {name}: {second.name} for {first.name}")
+            elif first is Status.CONVERGED:
+                a, b = float(solution.objective[i]), float(other.objective[place])
+                if abs(a - b) > SAME * max(1.0, abs(a)):
+                    notes.append(f"wrong: {name}: objective {b:.8g} for {a:.8g}")
+                far = max(
+                    apart(other.variables[k][place].detach().numpy(), v[i].detach().numpy())
+                    for k, v in solution.variables.items()
+                )
+                if made.modulus > 0 and far > POINT:
+                    notes.append(f"wrong: {name}: {far:.1e} away")
+    return notes
+
+
+def differentiated(made: Made, layer: Any, arrays: list[torch.Tensor], order: list[int]) -> str:
+    """One directional derivative of a random functional of the solution, against differences of the exact solver."""
+    rng = np.random.default_rng(0)
+    problem, b = made.problem, made.builder
+    tensors = [a.clone().requires_grad_() for a in arrays]
+    solution = layer.solve(*tensors, tolerance=1e-10)
+    if not solution.status.all_converged:
+        return "unchecked: not converged at 1e-10"
+    variables = problem.variables()
+    seeds = {v.name(): rng.normal(size=v.shape) for v in variables}
+    total = sum((solution.variables[k][0] * torch.tensor(s)).sum() for k, s in seeds.items())
+    grads = torch.autograd.grad(total, tensors, allow_unused=True)
+    moves = []
+    for i, a in zip(order, arrays, strict=True):
+        move = rng.normal(size=a.shape[1:])
+        attributes = b.inputs[i].attributes
+        if attributes.get("PSD") or attributes.get("symmetric"):
+            move = move + move.T
+        moves.append(move)
+    slope = sum(float((g[0].numpy() * m).sum()) for g, m in zip(grads, moves, strict=True) if g is not None)
+
+    def phi(t: float) -> float:
+        values = {b.inputs[i]: a[0].numpy() + t * m for i, a, m in zip(order, arrays, moves, strict=True)}
+        found = solve_exact(problem, variables, values)
+        if not found.outputs:
+            return float("nan")
+        return sum(float((o * seeds[v.name()]).sum()) for o, v in zip(found.outputs, variables, strict=True))
+
+    estimate = difference(phi, scale=0.1, target=1e-6)
+    if not estimate.usable or estimate.error > 1e-4 * max(1.0, abs(estimate.value)):
+        return f"unchecked: {estimate.note or 'differences too rough'}"
+    if abs(slope - estimate.value) > SLOPE * max(1.0, abs(estimate.value)):
+        error = solution.stats.gradient_error
+        claim = "" if error is None else f", own estimate {float(error.max()):.0e}"
+        return f"wrong gradient: {slope:.6g}, differences {estimate.value:.6g} ± {estimate.error:.0e}{claim}"
+    return "right"
