@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import override
 
 if TYPE_CHECKING:
-    from opteq_cvx.adjoint import Implicit, Truncated, Unrolled
+    from opteq_cvx.adjoint import EquilibriumPropagation, Implicit, Truncated, Unrolled
     from opteq_cvx.compile import compile, explain
     from opteq_cvx.declare import Input, Weight, activation
     from opteq_cvx.errors import (
         CompileError,
         DTypeError,
         FileError,
+        GradientWarning,
         InputError,
         MissingExtraError,
         NotConvexError,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from opteq_cvx.iterate import Accelerated, Anderson, Halpern, Plain
     from opteq_cvx.layer import EquilibriumLayer, Factors
     from opteq_cvx.record import record
+    from opteq_cvx.smoothing import Moreau, Tikhonov
     from opteq_cvx.solution import Solution
     from opteq_cvx.status import Status
     from opteq_cvx.verify import Report, check_atom, verify
@@ -43,13 +45,16 @@ __all__ = [
     "CompileError",
     "DTypeError",
     "EquilibriumLayer",
+    "EquilibriumPropagation",
     "Factors",
     "FileError",
+    "GradientWarning",
     "Halpern",
     "Implicit",
     "Input",
     "InputError",
     "MissingExtraError",
+    "Moreau",
     "NotConvexError",
     "OpteqError",
     "Plain",
@@ -58,6 +63,7 @@ __all__ = [
     "SolveError",
     "SolveWarning",
     "Status",
+    "Tikhonov",
     "Truncated",
     "Unrolled",
     "UnsupportedError",
@@ -73,13 +79,14 @@ __all__ = [
 ]
 
 _HOME = {
-    "adjoint": ("Implicit", "Truncated", "Unrolled"),
+    "adjoint": ("EquilibriumPropagation", "Implicit", "Truncated", "Unrolled"),
     "compile": ("compile", "explain"),
     "declare": ("Input", "Weight", "activation"),
     "errors": (
         "CompileError",
         "DTypeError",
         "FileError",
+        "GradientWarning",
         "InputError",
         "MissingExtraError",
         "NotConvexError",
@@ -92,6 +99,7 @@ _HOME = {
     "iterate": ("Accelerated", "Anderson", "Halpern", "Plain"),
     "layer": ("EquilibriumLayer", "Factors"),
     "record": ("record",),
+    "smoothing": ("Moreau", "Tikhonov"),
     "solution": ("Solution",),
     "status": ("Status",),
     "verify": ("Report", "check_atom", "verify"),

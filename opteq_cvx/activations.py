@@ -56,9 +56,9 @@ def _inside(y: Tensor, lower: float, upper: float, value: Scalar) -> Tensor:
 
 
 def dilogarithm(z: Tensor) -> Tensor:
-    """Li₂(z) = Σ zᵏ/k² for z ≤ 1, to rounding; −∞ gives −∞.
+    """Li₂(z) = Σ zᵏ/k² for z ≤ 1, to rounding.
 
-    Source: Abramowitz, Stegun, 27.7; the series in −ln(1 − z) with Bernoulli numbers, after the reflections at ½ and −1.
+    Source: Abramowitz, Stegun, 27.7; the series in −ln(1 − z) with Bernoulli numbers, after reflections at ½ and −1.
     """
     large, small = z > 0.5, z < -1.0
     inverse = 1.0 / torch.where(small, z, -1.0)
@@ -180,8 +180,9 @@ def tanh() -> Activation:
     """tanh a: f = ½[(1 + y)ln(1 + y) + (1 − y)ln(1 − y)] − ½y² on [−1, 1]."""
 
     def entropy(y: Tensor) -> Tensor:
-        both = torch.special.xlog1py(1 + y, y) + torch.special.xlog1py(1 - y, -y)
-        return 0.5 * both - 0.5 * y * y
+        above: Tensor = torch.special.xlog1py(1 + y, y)
+        below: Tensor = torch.special.xlog1py(1 - y, -y)
+        return 0.5 * (above + below - y * y)
 
     def primitive(a: Tensor) -> Tensor:
         return a.abs() + torch.log1p(torch.exp(-2 * a.abs())) - math.log(2.0)
@@ -196,7 +197,8 @@ def sigmoid() -> Activation:
     """1/(1 + e⁻ᵃ): f = y ln y + (1 − y)ln(1 − y) − ½y² on [0, 1]."""
 
     def entropy(y: Tensor) -> Tensor:
-        return torch.xlogy(y, y) + torch.special.xlog1py(1 - y, -y) - 0.5 * y * y
+        rest: Tensor = torch.special.xlog1py(1 - y, -y)
+        return torch.xlogy(y, y) + rest - 0.5 * y * y
 
     return Activation(
         "sigmoid",

@@ -13,6 +13,7 @@ FIRST_ROUND = 25  # evaluations of T before the first look
 GROWTH = 1.3
 REBALANCES = 12  # at most so many changes of the map
 PROBES = 3  # rounds after which the plain iteration's drift is watched, too
+POLISH = 3  # rounds after which the splitting may finish by other means
 PROBE_STEPS = 0.5  # its length, as a share of the round's
 CERTAIN = 1e-6  # tolerance of a certificate of infeasibility
 ROUNDING = 1e3  # no optimality error below this many units of rounding is asked for
@@ -31,6 +32,8 @@ def adaptive_solve(
         number, length = number + 1, length * GROWTH
         if rounds.active.numel() and number >= PROBES:
             rounds.probe(max(1, int(PROBE_STEPS * count)), accuracy)
+        if rounds.active.numel() and number >= POLISH:
+            used += rounds.polish(accuracy)
         if rounds.active.numel() and changes < REBALANCES and rounds.rebalance():
             changes += 1
     return rounds.result()
@@ -81,6 +84,22 @@ class Rounds:
             infeasible, unbounded = found
             self.empty[self.active], self.unbounded[self.active] = infeasible, unbounded & ~infeasible
             self.active = self.active[~(infeasible | unbounded)]
+
+    def polish(self, accuracy: float) -> int:
+        """Let the splitting finish the active samples by other means; keep what came closer."""
+        theta, prepared = self.part()
+        found = self.splitting.polish(self.z[self.active], theta, prepared, accuracy)
+        if found is None:
+            return 0
+        z, steps = found
+        residual = self.splitting.error(z, theta, prepared).nan_to_num(torch.inf)
+        better = residual < self.residual[self.active]
+        rows = self.active[better]
+        self.z[rows], self.residual[rows] = z[better], residual[better]
+        self.steps[self.active] += steps
+        self.converged[rows] = residual[better] <= accuracy
+        self.active = self.active[~self.converged[self.active]]
+        return int(steps.max())
 
     def rebalance(self) -> bool:
         """Change the map where the splitting asks for it."""

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from opteq_cvx.adjoint.mode import Equilibrated
-from opteq_cvx.adjoint.problem import FixedPoint, mend
+from opteq_cvx.adjoint.problem import FixedPoint, Solve, mend
+from opteq_cvx.adjoint.record import GradientRecord
 from opteq_cvx.binding import Bound
-from opteq_cvx.engine import Verdict
-from opteq_cvx.errors import SolveError, SolveWarning
+from opteq_cvx.engine import Trace, Verdict, forward_solve
+from opteq_cvx.errors import InputError, SolveError, SolveWarning, message
 from opteq_cvx.maps.evaluate import Environment
-from opteq_cvx.options import OnFailure
-from opteq_cvx.solution import Statuses
+from opteq_cvx.options import OnFailure, Options
+from opteq_cvx.solution import Solution, Statuses
 from opteq_cvx.splitting.contract import Splitting, Theta
 from opteq_cvx.status import Status, code
 
@@ -69,6 +70,49 @@ def _all_finite(weights: Mapping[str, Tensor], bound: Bound) -> Tensor:
     for value in weights.values():
         ok = ok & torch.isfinite(value).all()
     return ok
+
+
+def problem(
+    splitting: Splitting,
+    options: Options,
+    theta: Theta,
+    dtype: torch.dtype,
+    tolerance: float | None,
+    factors: Theta | None,
+    trace: Trace | None,
+) -> FixedPoint:
+    """The fixed-point problem of a call, with what was factored once per weight update where that is known."""
+    accuracy = tolerance if tolerance is not None else options.tolerance_for(dtype)
+
+    def solve(tolerance: float, trace: Trace | None = None) -> Solve:
+        return forward_solve(
+            splitting, options.iteration, tolerance=tolerance, max_steps=options.max_steps, trace=trace
+        )
+
+    return FixedPoint(
+        splitting=splitting,
+        solve=solve(accuracy, trace),
+        tolerance=accuracy,
+        prepared=None if factors is None else splitting.prepare(tuple(t.detach() for t in theta), factors),
+        record=GradientRecord(options.gradient_limit(accuracy)),
+        at=solve,
+    )
+
+
+def start(splitting: Splitting, init: Solution | None, bound: Bound, theta: Theta) -> Tensor:
+    """The first state (B, d): the splitting's, or that of an earlier solution.
+
+    Raises:
+        InputError: the earlier solution has another number of samples.
+    """
+    if init is None:
+        return splitting.start(bound.rows, theta)
+    earlier = init.state.detach().reshape(-1, splitting.dimension)
+    if earlier.shape[0] != bound.rows:
+        found, expected = f"init has {earlier.shape[0]} samples", f"{bound.rows}, as the inputs"
+        fix = "pass the solution of a batch of the same shape, or leave init out"
+        raise InputError(message(found, expected, fix))
+    return torch.nan_to_num(earlier.to(bound.dtype), nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def state(solved: Solved) -> Tensor:

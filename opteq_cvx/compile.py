@@ -1,6 +1,6 @@
 """compile and explain: the pipeline, readable on one screen."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -15,6 +15,7 @@ from opteq_cvx.iterate import Iteration
 from opteq_cvx.layer import EquilibriumLayer
 from opteq_cvx.options import OnFailure, Options
 from opteq_cvx.plan import Plan, make_plan
+from opteq_cvx.smoothing import Smoothing
 
 
 def compile(
@@ -27,6 +28,8 @@ def compile(
     iteration: Iteration | None = None,
     adjoint: AdjointMode | None = None,
     on_failure: OnFailure = "best",
+    gradient_tolerance: float | None = None,
+    smoothing: Smoothing | None = None,
 ) -> EquilibriumLayer:
     """Compile a convex program into an equivalent proximal fixed-point network, a `torch.nn.Module`.
 
@@ -40,6 +43,10 @@ def compile(
             safeguarded Anderson otherwise.
         adjoint: how gradients are computed; default `Implicit()`.
         on_failure: "best" iterate with zero gradient and one warning, "nan", or "raise".
+        gradient_tolerance: warn in backward where a gradient's estimated relative error exceeds it; default a thousand
+            times the tolerance.
+        smoothing: `Tikhonov(mu)` or `Moreau(mu)` for degenerate programs, with the bias each states; the layer, and
+            what `verify` checks it against, are then the smoothed program.
 
     Returns:
         EquilibriumLayer: call it with one tensor per input, batch axes leading.
@@ -56,9 +63,23 @@ def compile(
         iteration=iteration,
         adjoint=adjoint if adjoint is not None else Implicit(),
         on_failure=on_failure,
+        gradient_tolerance=gradient_tolerance,
     )
     reading = read(problem, inputs, outputs)
+    if smoothing is not None:
+        smoothed, targets = smoothing.apply(reading.program), Targets(reading.declaration.weights)
+        return EquilibriumLayer.from_program(smoothed, reading.initial, options, targets)
     return EquilibriumLayer.from_program(reading.program, reading.initial, options, reading.declaration)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Targets:
+    """The user's weights of a problem that was changed before it was compiled: what `write_back` writes to."""
+
+    weights: Mapping[str, cp.Parameter]
+
+    def __deepcopy__(self, memo: dict[int, object]) -> "Targets":
+        return self
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,8 @@ from typing_extensions import override
 
 from opteq_cvx import call
 from opteq_cvx.adjoint.envelope import Worth, envelope
-from opteq_cvx.adjoint.problem import FixedPoint, Solve
-from opteq_cvx.adjoint.record import GradientRecord
 from opteq_cvx.binding import Bound, bind
-from opteq_cvx.engine import Trace, forward_solve, judge
+from opteq_cvx.engine import Trace, judge
 from opteq_cvx.errors import InputError, message
 from opteq_cvx.ir.frozen import Array
 from opteq_cvx.ir.param import Stage
@@ -216,49 +214,12 @@ class EquilibriumLayer(nn.Module):
         trace: Trace | None,
     ) -> call.Solved:
         data = call.evaluate(self.plan.splitting, weights, bound)
-        problem = self._problem(data.theta, bound, tolerance, prepared, trace)
-        z0 = self._start(init, bound, data.theta)
+        factors = prepared.factors if prepared is not None else None
+        problem = call.problem(self.plan.splitting, self.options, data.theta, bound.dtype, tolerance, factors, trace)
+        z0 = call.start(self.plan.splitting, init, bound, data.theta)
         eq = self.options.adjoint.equilibrate(problem, z0, data.theta, data.finite & data.bounded & bound.valid)
         eq = replace(eq, finite=eq.finite & data.bounded)
         return call.Solved(data, eq, judge(eq, data.finite, bound.valid), problem)
-
-    def _problem(
-        self, theta: Theta, bound: Bound, tolerance: float | None, prepared: Factors | None, trace: Trace | None
-    ) -> FixedPoint:
-        splitting, options = self.plan.splitting, self.options
-        accuracy = tolerance if tolerance is not None else options.tolerance_for(bound.dtype)
-
-        def solve(tolerance: float, trace: Trace | None = None) -> Solve:
-            return forward_solve(
-                splitting, options.iteration, tolerance=tolerance, max_steps=options.max_steps, trace=trace
-            )
-
-        ready = None
-        if prepared is not None and prepared.factors is not None:
-            ready = splitting.prepare(tuple(t.detach() for t in theta), prepared.factors)
-        record = GradientRecord(options.gradient_limit(accuracy))
-        return FixedPoint(
-            splitting=splitting,
-            solve=solve(accuracy, trace),
-            tolerance=accuracy,
-            prepared=ready,
-            record=record,
-            at=solve,
-        )
-
-    def _start(self, init: Solution | None, bound: Bound, theta: Theta) -> Tensor:
-        if init is None:
-            return self.plan.splitting.start(bound.rows, theta)
-        state = init.state.detach().reshape(-1, self.plan.splitting.dimension)
-        if state.shape[0] != bound.rows:
-            raise InputError(
-                message(
-                    f"init has {state.shape[0]} samples",
-                    f"{bound.rows}, as the inputs",
-                    "pass the solution of a batch of the same shape, or leave init out",
-                )
-            )
-        return torch.nan_to_num(state.to(bound.dtype), nan=0.0, posinf=0.0, neginf=0.0)
 
     def _pack(
         self,
@@ -273,8 +234,8 @@ class EquilibriumLayer(nn.Module):
         failed = verdict.codes != code(Status.CONVERGED)
         statuses = Statuses(call.shaped(verdict.codes, bound))
         past = trace.history if trace is not None else None
-        ran = (call.shaped(x, bound) for x in (eq.steps, eq.residual, verdict.distance))
-        stats = Stats(*ran, past, solved.problem.record)
+        steps, residual, distance = (call.shaped(x, bound) for x in (eq.steps, eq.residual, verdict.distance))
+        stats = Stats(steps, residual, distance, past, solved.problem.record)
         call.announce(statuses, on_failure, 6)
         note(statuses, stats)
         return Solution(

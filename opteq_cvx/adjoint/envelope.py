@@ -11,6 +11,7 @@ from typing_extensions import override
 from opteq_cvx.adjoint.fold import vectorize
 from opteq_cvx.adjoint.problem import mend
 from opteq_cvx.adjoint.pull import forward_again, pull, push
+from opteq_cvx.ir.layout import Layout
 from opteq_cvx.ir.program import Program
 from opteq_cvx.maps.evaluate import Environment
 from opteq_cvx.splitting.contract import Certificate, Prepared, Splitting
@@ -18,7 +19,6 @@ from opteq_cvx.splitting.flat import split
 from opteq_cvx.splitting.objective import term_value
 from opteq_cvx.splitting.saddle import Saddle
 from opteq_cvx.splitting.structure import SMOOTH
-from opteq_cvx.ir.layout import Layout
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,9 +103,7 @@ class Envelope(torch.autograd.Function):
 envelope: Callable[..., Tensor] = Envelope.apply
 
 
-def linearized(
-    worth: Worth, count: int, saved: tuple[Tensor, ...]
-) -> tuple[tuple[Tensor, ...], Callable[..., Tensor]]:
+def linearized(worth: Worth, count: int, saved: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Callable[..., Tensor]]:
     """The parameters' values and ℒ as a function of them, free of what failed samples hold."""
     z, failed, *tensors = saved
     z, *tensors = mend(failed, [z, *tensors])

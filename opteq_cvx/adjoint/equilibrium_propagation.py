@@ -30,8 +30,8 @@ class EquilibriumPropagation(AdjointMode):
     Sources: Scellier & Bengio 2017; Laborieux et al. 2021 (symmetric nudging); Domke 2010.
 
     Args:
-        beta: size of the nudge, relative: β = beta·(1 + ‖z‖)/‖v‖ for each sample. The largest that is certified is best,
-            since noise of the solves divides by it.
+        beta: size of the nudge, relative: β = beta·(1 + ‖z‖)/‖v‖ for each sample. The largest that is certified is
+            best, since noise of the solves divides by it.
         points: 2 (symmetric) or 1 (one solve of size B, and a biased gradient).
         richardson: (4ĝ(β/2) − ĝ(β))/3, for smooth programs, where active sets say nothing; no halving.
         max_halvings: of β, where the active set changes.
@@ -45,7 +45,7 @@ class EquilibriumPropagation(AdjointMode):
     fallback: Implicit | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.beta:
+        if not self.beta > 0:
             raise InputError(message(f"beta={self.beta}", "a positive number", "leave it out for 0.1"))
         if self.points not in (1, 2) or (self.richardson and self.points == 1):
             expected = "2 points, or 1 without richardson"
@@ -63,7 +63,9 @@ class EquilibriumPropagation(AdjointMode):
         modulus = found.prepared.certificate.modulus
         assert modulus is not None, "gather always sets it"
         rule = Nudging(self.beta, self.points, self.richardson, self.max_halvings)
-        bound = replace(problem, prepared=None, linear=None if self.fallback is None else self.fallback.options(problem))
+        bound = replace(
+            problem, prepared=None, linear=None if self.fallback is None else self.fallback.options(problem)
+        )
         count = len(parameters)
         z = attach(bound, rule, count, start.detach(), found.failed, modulus, *parameters, *prepared)
         moved = (z - z.detach()).masked_fill(found.failed[:, None], 0.0)
@@ -111,7 +113,9 @@ class Attach(torch.autograd.Function):
     @override
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> Any:
-        return looped(lambda parts: (attach(*arguments[:3], *parts),), info.batch_size, in_dims[3:], arguments[3:], one=True)
+        return looped(
+            lambda parts: (attach(*arguments[:3], *parts),), info.batch_size, in_dims[3:], arguments[3:], one=True
+        )
 
 
 class Difference(torch.autograd.Function):

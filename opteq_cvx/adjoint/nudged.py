@@ -30,7 +30,7 @@ class Nudging:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """The ends of one difference for some samples, the divisor 2β (β with one point), and what is known of them (B,)."""
+    """The ends of one difference for some samples, the divisor 2β (β with one point), and per sample what is known."""
 
     plus: Saddle
     minus: Saddle
@@ -146,7 +146,11 @@ class Part:
             noise = noise / known.clamp_min(1e-3)
         both = [found.converged & found.finite, noise, found.steps]
         if symmetric:
-            both = [both[0][:count] & both[0][count:], noise[:count] + noise[count:], found.steps[:count] + found.steps[count:]]
+            both = [
+                both[0][:count] & both[0][count:],
+                noise[:count] + noise[count:],
+                found.steps[:count] + found.steps[count:],
+            ]
         slack = max(CERTAIN, 100 * torch.finfo(self.z.dtype).eps)
         return Pair(
             plus, minus, (2.0 if symmetric else 1.0) * beta, both[0], plus.same_piece(minus, self.theta, slack),
@@ -160,9 +164,7 @@ def twice(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
     return tuple(t if t.shape[0] == 1 else torch.cat([t, t]) for t in tensors)
 
 
-def accumulate(
-    grads: list[Tensor], theta: Theta, rows: Tensor, terms: Sequence[tuple[float, Pair, Tensor]]
-) -> None:
+def accumulate(grads: list[Tensor], theta: Theta, rows: Tensor, terms: Sequence[tuple[float, Pair, Tensor]]) -> None:
     """Add Σ coefficient · ∂_θ[ℒ(plus) − ℒ(minus)] / divisor over the samples `rows` of the batch."""
     if not rows.numel():
         return
@@ -182,7 +184,8 @@ def note(report: Report, rows: Tensor, pairs: Sequence[Pair], certified: Tensor,
     """Write what this round found into the report.
 
     The estimate is the noise of the solves over the distance of the ends; where not certified also the departure of
-    their middle from the solution (unknown with one point), or, by Richardson, the change from β to β/2 of the difference quotient of x.
+    their middle from the solution (unknown with one point), or, by Richardson, the change of the difference quotient
+    of x from β to β/2.
     """
     first = pairs[0]
     departure = 2.0 * first.middle / first.moved

@@ -95,11 +95,12 @@ class GradientRecord:
         large = ~(error.estimate <= self.limit) & asked
         if not bool(large.any()):
             return
-        count, worst = int(large.sum()), float(error.estimate[large].nan_to_num(torch.inf).max())
-        singular = bool((large & ~error.solved).any())
-        what = "some adjoint systems are singular or unsolved" if singular else "the estimates exceed the limit"
-        found = f"{count} of {large.numel()} gradients may be off by a relative {worst:.1e} ({what})"
-        fix = "tighten tolerance, raise max_steps, or compile with smoothing=Tikhonov(...) where the program is degenerate"
+        count, worst = int(large.sum()), float(torch.where(error.estimate.isnan(), torch.inf, error.estimate)[large].max())
+        why = "the accuracy of the solves"
+        if bool((large & ~error.solved).any()):
+            why = "adjoint systems that are singular or unsolved" if error.certified is None else "active sets that change"
+        found = f"{count} of {large.numel()} gradients may be off by a relative {worst:.1e}, by {why}"
+        fix = "tighten tolerance, raise max_steps, or, for degenerate programs, compile with smoothing=Tikhonov(...)"
         warnings.warn(message(found, f"at most {self.limit:.1e}", fix), GradientWarning, stacklevel=2)
 
     @torch.no_grad()

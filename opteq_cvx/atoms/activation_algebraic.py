@@ -13,7 +13,7 @@ _ROW = algebraic()
 
 @dataclass(frozen=True, slots=True)
 class ActivationAlgebraic(Activated):
-    """prox at step 1 is a/√(1 + a²); other steps by one root. CVXPY solves f + ½x² where `oc.activation` says so."""
+    """prox at step 1 is a/√(1 + a²); other steps by one root."""
 
     name = "activation_algebraic"
     formula = "−√(1 − x²) − ½x²"

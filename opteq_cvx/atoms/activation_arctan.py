@@ -13,7 +13,7 @@ _ROW = arctan()
 
 @dataclass(frozen=True, slots=True)
 class ActivationArctan(Activated):
-    """prox at step 1 is arctan; other steps by one root. CVXPY solves f + ½x² where `oc.activation` says so."""
+    """prox at step 1 is arctan; other steps by one root."""
 
     name = "activation_arctan"
     formula = "−ln cos x − ½x²"

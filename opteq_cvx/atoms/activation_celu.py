@@ -15,7 +15,7 @@ from opteq_cvx.atoms.contract import Data, Spelling, Trait
 
 @dataclass(frozen=True, slots=True)
 class ActivationCelu(Activated):
-    """prox at step 1 is celu; other steps by one root. CVXPY solves f + ½x² where `oc.activation` says so."""
+    """prox at step 1 is celu; other steps by one root."""
 
     alpha: float = 1.0
 

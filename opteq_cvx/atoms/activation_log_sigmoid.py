@@ -13,7 +13,7 @@ _ROW = log_sigmoid()
 
 @dataclass(frozen=True, slots=True)
 class ActivationLogSigmoid(Activated):
-    """prox at step 1 is the log-sigmoid; other steps by one root. CVXPY solves f + ½x² where `oc.activation` says so."""
+    """prox at step 1 is the log-sigmoid; other steps by one root."""
 
     name = "activation_log_sigmoid"
     formula = "Li₂(eˣ) − π²/6, x ≤ 0"

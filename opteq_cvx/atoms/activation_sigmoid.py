@@ -13,7 +13,7 @@ _ROW = sigmoid()
 
 @dataclass(frozen=True, slots=True)
 class ActivationSigmoid(Activated):
-    """prox at step 1 is the logistic sigmoid; other steps by one root. CVXPY solves f + ½x² where `oc.activation` says so."""
+    """prox at step 1 is the logistic sigmoid; other steps by one root."""
 
     name = "activation_sigmoid"
     formula = "x ln x + (1 − x)ln(1 − x) − ½x²"

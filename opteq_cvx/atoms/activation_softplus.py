@@ -13,7 +13,7 @@ _ROW = softplus()
 
 @dataclass(frozen=True, slots=True)
 class ActivationSoftplus(Activated):
-    """prox at step 1 is softplus; other steps by one root. CVXPY solves f + ½x² where `oc.activation` says so."""
+    """prox at step 1 is softplus; other steps by one root."""
 
     name = "activation_softplus"
     formula = "Li₂(e⁻ˣ) − π²/6, x ≥ 0"

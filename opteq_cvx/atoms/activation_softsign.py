@@ -13,7 +13,7 @@ _ROW = softsign()
 
 @dataclass(frozen=True, slots=True)
 class ActivationSoftsign(Activated):
-    """prox at step 1 is softsign; other steps by one root. CVXPY solves f + ½x² where `oc.activation` says so."""
+    """prox at step 1 is softsign; other steps by one root."""
 
     name = "activation_softsign"
     formula = "−|x| − ln(1 − |x|) − ½x²"

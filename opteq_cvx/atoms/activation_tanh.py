@@ -13,7 +13,7 @@ _ROW = tanh()
 
 @dataclass(frozen=True, slots=True)
 class ActivationTanh(Activated):
-    """prox at step 1 is tanh; other steps by one root. CVXPY solves f + ½x² where `oc.activation` says so."""
+    """prox at step 1 is tanh; other steps by one root."""
 
     name = "activation_tanh"
     formula = "½[(1 + x)ln(1 + x) + (1 − x)ln(1 − x)] − ½x²"

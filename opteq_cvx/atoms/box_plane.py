@@ -12,8 +12,9 @@ from opteq_cvx.atoms.axes import WRONG, Reducing, join, split
 from opteq_cvx.atoms.contract import Data, Spelling, Trait
 from opteq_cvx.atoms.primitives import clip, indicator
 from opteq_cvx.atoms.threshold import plane_level
+from opteq_cvx.ir.frozen import Shape
 
-_A = ((5,), {})
+_A: tuple[Shape, Mapping[str, Any]] = ((5,), {})
 _INF = "np.inf"
 
 
@@ -103,10 +104,10 @@ class BoxPlane(Reducing):
 
     @override
     def empty(self, data: Data) -> Tensor:
-        ends = data["normal"] * data["lower"], data["normal"] * data["upper"]
-        ends = tuple(torch.where(data["normal"] == 0, 0.0, e) for e in ends)
-        least = torch.minimum(*ends).sum(self.axes, keepdim=True)
-        most = torch.maximum(*ends).sum(self.axes, keepdim=True)
+        a = data["normal"]
+        one, other = (torch.where(a == 0, 0.0, a * data[end]) for end in ("lower", "upper"))
+        least = torch.minimum(one, other).sum(self.axes, keepdim=True)
+        most = torch.maximum(one, other).sum(self.axes, keepdim=True)
         crossed = (data["lower"] > data["upper"]).any(self.axes[0], keepdim=True)
         for axis in self.axes[1:]:
             crossed = crossed.any(axis, keepdim=True)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from opteq_cvx.atoms.contract import Atom, Data
 from opteq_cvx.atoms.primitives import clip
+from opteq_cvx.atoms.roots import newton
 
 
 def normal_prox(
@@ -117,3 +118,43 @@ def tight_frame_prox(
     y = forward(v)
     y = y if offset is None else y - offset
     return v + adjoint((atom.prox(y, nu * step, data) - y) / nu)
+
+
+def epigraph_prox(atom: Atom, v: Tensor, s: Tensor, data: Data) -> tuple[Tensor, Tensor]:
+    """The projection of (v, s) on {(x, r) : f(x) ≤ r}: x = prox_{μf}(v), r = s + μ, and (v, s) itself where f(v) ≤ s.
+
+    μ > 0 is the root of f(prox_{μf}(v)) = s + μ, found by Newton's method in a bracket. First and second derivatives
+    are exact: two chord steps from the root carry them.
+
+    Args:
+        atom: f, a function (not a set) that is finite at its proxes.
+        v: the point (*batch, *event).
+        s: the height, in the shape of f's value.
+        data: f's data.
+    """
+
+    def level(mu: Tensor, v: Tensor, data: Data) -> Tensor:
+        return atom.value(atom.prox(v, mu, data), data)
+
+    fixed = {k: t.detach() for k, t in data.items()}
+    point, height = v.detach(), s.detach()
+    outside = ~(atom.value(point, fixed) <= height)
+    one = torch.ones_like(height)
+
+    def rising(mu: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            at = mu.detach().requires_grad_()
+            f = level(at, point, fixed)
+            (slope,) = torch.autograd.grad(f.sum(), at)  # each μ moves its own value only
+        slope = torch.where(slope.isnan() & ~f.isnan(), 0.0, slope)  # where x underflows f no longer moves
+        return mu + height - f.detach(), 1.0 - slope
+
+    high = torch.maximum(one, level(one, point, fixed) - height)
+    root = newton(rising, torch.zeros_like(high), torch.where(outside, high, 1.0))
+    root = torch.where(outside, root, 1.0)
+    rate = rising(root)[1].detach()
+    mu = root.detach()
+    for _ in range(2):
+        mu = torch.where(outside, mu - (mu + s - level(mu, v, data)) / rate, 1.0)
+    x = torch.where(outside, atom.prox(v, mu, data), v)
+    return x, torch.where(outside, s + mu, s)

@@ -1,9 +1,10 @@
 """Chains: min ½‖x − v‖² + Σ upᵢ (xᵢ₊₁ − xᵢ)₊ + downᵢ (xᵢ − xᵢ₊₁)₊ along the last axis, exactly and batched.
 
-Total variation (up = down), isotonic regression (down = ∞, up = 0) and the sorted norms are chains. Divide and conquer:
-the solution lies above θ where the binary problem with costs θ − vᵢ and the same jumps labels it 1; with θ the mean of a
-piece, either the piece is constant or the labels cut it, and a cut jump is linear in x. The binary problems of all pieces
-and samples are solved at once: their messages D ← gᵢ + clamp(D, −down, up) compose to such clamps, by a scan.
+Total variation (up = down), isotonic regression (down = ∞, up = 0) and the sorted norms are chains. Divide and
+conquer: the solution lies above θ where the binary problem with costs θ − vᵢ and the same jumps labels it 1; with θ
+the mean of a piece, either the piece is constant or the labels cut it, and a cut jump is linear in x. The binary
+problems of all pieces and samples are solved at once: their messages D ← gᵢ + clamp(D, −down, up) compose to such
+clamps, by a scan.
 Cost of a round O(n log n); rounds about log n, n at worst. Ties within rounding stay joined.
 Source: Hochbaum 2001 and Kumar, Bach, *Active-set methods for submodular minimization problems*, 2017 (decomposition);
 Johnson 2013 (the messages); theory.md section 3.4 (ties).
@@ -18,7 +19,7 @@ MANY = 48  # samples from which a CPU is faster along the chain than by doubling
 
 
 def chain(v: Tensor, down: Tensor, up: Tensor) -> Tensor:
-    """The minimizer (*batch, n), differentiable in all arguments; `down`, `up` (*batch, n − 1) ≥ 0, infinity allowed."""
+    """The minimizer (*batch, n), differentiable; `down`, `up` (*batch, n − 1) ≥ 0, infinity allowed."""
     if v.shape[-1] < 2:
         return v.clone()
     shape = (*v.shape[:-1], v.shape[-1] - 1)

@@ -12,7 +12,7 @@ from opteq_cvx.atoms.contract import Atom, Data, Recognized, Spelling, Trait
 from opteq_cvx.ir import affine as aff
 from opteq_cvx.ir.act import reshape
 from opteq_cvx.ir.frozen import FrozenDict, size
-from opteq_cvx.ir.linmap import Identity, Reshape
+from opteq_cvx.ir.linmap import Reshape
 from opteq_cvx.ir.param import ParamExpr
 from opteq_cvx.ir.program import Affine
 from opteq_cvx.ir.tree import Node

@@ -14,7 +14,7 @@ from opteq_cvx.ir.pattern import Arg, Op, Par
 
 @dataclass(frozen=True, slots=True)
 class FusedLasso(Atom):
-    """f(x) = Σ wᵢ |xᵢ₊₁ − xᵢ| + m Σ |xᵢ|, data `w` ≥ 0 (n − 1 entries), `m` ≥ 0 (reduced shape): tv, then soft threshold."""
+    """f(x) = Σ wᵢ |xᵢ₊₁ − xᵢ| + m Σ |xᵢ|, data `w` ≥ 0 (n − 1 entries) and `m` ≥ 0; prox of tv, then of the l1 norm."""
 
     name = "fused_lasso"
     formula = "Σ wᵢ |xᵢ₊₁ − xᵢ| + m ‖x‖₁"

@@ -1,4 +1,4 @@
-"""A sum of hinges f(x) = Σₖ wₖ max(x − cₖ, 0), entry by entry: with a linear term any convex piecewise-linear function."""
+"""Hinges Σₖ wₖ max(x − cₖ, 0), entry by entry: with a linear term any convex piecewise-linear function."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

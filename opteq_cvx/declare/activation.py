@@ -1,8 +1,8 @@
-"""Activations in CVXPY: the convex function whose prox is σ, and ψ* = f + ½‖u‖², whose argmin of ψ*(u) − ⟨a, u⟩ is σ(a).
+"""Activations in CVXPY: the convex f whose prox is σ, and ψ* = f + ½‖u‖², where σ(a) minimizes ψ*(u) − ⟨a, u⟩.
 
 Each is a CVXPY atom, convex by declaration (theory.md section 3), with values by NumPy. CVXPY solves it where its
-epigraph has a cone form: ψ* of tanh, sigmoid, softmax by entropy, of softsign by a logarithm, of a/√(1 + a²) by a second
-order cone, of the piecewise ones by squares and bounds. The network needs no cone form.
+epigraph has a cone form: ψ* of tanh, sigmoid, softmax by entropy, of softsign by a logarithm, of a/√(1 + a²)
+by a second-order cone, of the piecewise ones by squares and bounds. The network needs no cone form.
 """
 
 import inspect
@@ -82,10 +82,10 @@ class ActivationAtom(Atom):
 
     def __init__(self, u: Any, name: str, options: dict[str, float], half: bool) -> None:
         self.activation, self.options, self.half = name, options, half
-        super().__init__(u)  # type: ignore[no-untyped-call]
+        super().__init__(u)
 
     @override
-    def get_data(self) -> list[Any]:
+    def get_data(self) -> Any:
         return [self.activation, self.options, self.half]
 
     @override
@@ -104,8 +104,8 @@ class ActivationAtom(Atom):
         shape = tuple(self.args[0].shape)
         return shape[:-1] if self.activation == "softmax" else shape
 
-    @override
     def numeric(self, values: list[Any]) -> Array:
+        """The value."""
         u = self._snapped(torch.as_tensor(np.array(values[0], dtype=np.float64)))
         f = self.row.f(u)
         if self.half:
@@ -159,14 +159,16 @@ class ActivationAtom(Atom):
 
 def _canonical(expr: Any) -> Parts:
     """A CVXPY function of an affine expression in cone form."""
-    value, constraints = CANON_METHODS[type(expr)](expr, expr.args)
+    kind: Any = type(expr)
+    value, constraints = CANON_METHODS[kind](expr, expr.args, None)
     return value, list(constraints)
 
 
 def _entropies(*points: Any) -> Parts:
     """Σ p ln p, entry by entry."""
     found = [_canonical(CVX.entr(p)) for p in points]
-    return -sum(v for v, _ in found), [c for _, more in found for c in more]
+    values: list[Any] = [v for v, _ in found]
+    return -sum(values[1:], values[0]), [c for _, more in found for c in more]
 
 
 def _half_square(u: Any) -> Parts:

@@ -1,4 +1,4 @@
-"""The functions of activations as weighted nodes: the piecewise ones of known functions, the others of one of their own."""
+"""The functions of activations as weighted nodes: piecewise ones of known functions, others of one of their own."""
 
 import math
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812  torch's own spelling
+import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
 

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-import torch.nn.functional as F  # noqa: N812  torch's own spelling
+import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
 

@@ -1,7 +1,7 @@
 """Rules of arithmetic and of products: add, multiply, matmul, kron, conv and their relatives."""
 
 import torch
-import torch.nn.functional as F  # noqa: N812  torch's own spelling
+import torch.nn.functional as F
 from torch import Tensor
 
 from opteq_cvx.ir.frozen import size

@@ -84,7 +84,7 @@ def _paths(term: Term, layout: Layout) -> list[Paths] | None:
 
 
 def _walk(edges: IntArray, directed: bool, start: int) -> list[tuple[IntArray, IntArray]] | None:
-    """Disjoint paths grouped by length, from their first node (or the end with the smaller index); None if not paths."""
+    """Disjoint paths grouped by length, from the first node (or the smaller end); None if not paths."""
     at: dict[int, list[tuple[int, int]]] = defaultdict(list)
     back: set[int] = set()
     for k, (i, j) in enumerate(edges.tolist()):
@@ -168,11 +168,11 @@ def _term(term: Term, paths: Paths, l1: ParamExpr | None, other: Term | None, la
         data = FrozenDict(w=act.spread(const(1.0), sizes.shape))
         return Term("tv", arg, term.origin, spread, data=data)
     each = act.spread(term.weight if term.weight is not None else const(1.0), term.arg.shape)
-    data = {"w": multiply(const(sizes), pick(each, paths.edge))}
+    jumps = multiply(const(sizes), pick(each, paths.edge))
     if other is None or l1 is None:
-        return Term("tv", arg, term.origin, data=FrozenDict(data))
+        return Term("tv", arg, term.origin, data=FrozenDict(w=jumps))
     origin = Origin(f"{term.origin.where}, {other.origin.where}", _texts(term.origin, other.origin))
-    return Term("fused_lasso", arg, origin, data=FrozenDict(data, m=act.spread(l1, reduced)))
+    return Term("fused_lasso", arg, origin, data=FrozenDict(w=jumps, m=act.spread(l1, reduced)))
 
 
 def _texts(*origins: Origin) -> str:

@@ -1,4 +1,4 @@
-"""Several |·|, (·)₊ and hinges on the same entries become one piecewise-linear function: scalene, quantile, ε-insensitive."""
+"""Several |·| and (·)₊ on the same entries become one piecewise-linear function: scalene, quantile losses."""
 
 from collections import defaultdict
 from dataclasses import dataclass

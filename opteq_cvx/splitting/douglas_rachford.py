@@ -16,7 +16,7 @@ from typing_extensions import override
 from opteq_cvx.errors import UnsupportedError, message
 from opteq_cvx.ir.frozen import Frozen
 from opteq_cvx.maps.evaluate import Environment
-from opteq_cvx.splitting import blocks, infeasibility
+from opteq_cvx.splitting import blocks, infeasibility, newton
 from opteq_cvx.splitting.contract import Certificate, Prepared, Splitting, Theta
 from opteq_cvx.splitting.graph_form import GraphForm
 from opteq_cvx.splitting.quadratic import ROUNDING, spectrum
@@ -28,6 +28,8 @@ SIGMA = 1e-6  # the weight of the proximal term on x, relative to the equilibrat
 EQUALITY = 1e3  # how much heavier equality rows weigh
 RHO = 0.1
 EXTREME = 1e6  # R never moves further than this from where equilibration put it
+NEWTON_WORK = 4e9  # no Newton steps where one costs more flops than this
+NEWTON_STEPS = 40  # in one polish
 REBALANCE = 2.0  # R changes when primal and dual residuals differ by more than the square of this
 
 
@@ -126,6 +128,23 @@ class DouglasRachford(Frozen, Splitting):
         return state, self._factorized(theta, sigma, metric, prepared.certificate)
 
     @override
+    def polish(self, z: Tensor, theta: Theta, prepared: Prepared, tolerance: float) -> tuple[Tensor, Tensor] | None:
+        n, m, rows = self.form.layout.n, self.form.m, z.shape[0]
+        if rows * n * n * (n + m) > NEWTON_WORK or not newton.formable(self.form.blocks):
+            return None
+        sigma, metric, *_ = prepared.tensors
+        x, v, w = self._unpack(z, prepared, theta[4:])
+
+        def residuals(x: Tensor, w: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            return self._optimality(x, w, y, theta)
+
+        start = (x, metric * (v - w))
+        done = newton.finish(
+            self.form.blocks, theta, sigma, metric, start, residuals, tolerance=tolerance, steps=NEWTON_STEPS
+        )
+        return torch.cat([sigma.sqrt() * done.x, metric.sqrt() * (done.w + done.y / metric)], dim=1), done.steps
+
+    @override
     def drift(self, z: Tensor, theta: Theta, prepared: Prepared, tolerance: float) -> tuple[Tensor, Tensor]:
         metric = prepared.tensors[1]
         after = self.runner(theta, prepared)(z)
@@ -140,15 +159,18 @@ class DouglasRachford(Frozen, Splitting):
 
         Residuals are in the maximum norm. y is a subgradient of g at w, so the three vanish exactly at a solution.
         """
-        p, q, k, b, *rest = theta
-        x, v, w = self._unpack(z, prepared, rest)
+        x, v, w = self._unpack(z, prepared, theta[4:])
         y = prepared.tensors[1] * (v - w)
+        return *self._optimality(x, w, y, theta), x, w, y
+
+    def _optimality(self, x: Tensor, w: Tensor, y: Tensor, theta: Theta) -> tuple[Tensor, Tensor, Tensor]:
+        p, q, k, b, *_ = theta
         kx, px, ky = matmul(x, k.mT), matmul(x, p), matmul(y, k)
         primal = top(kx + b - w) / torch.maximum(torch.maximum(top(kx), top(w)), top(b)).clamp_min(1.0)
         dual = top(px + q + ky) / torch.maximum(torch.maximum(top(px), top(ky)), top(q)).clamp_min(1.0)
         ends = ((x * px).sum(1), (x * q).sum(1), (y * (w - b)).sum(1))
         size = torch.stack([e.abs() for e in ends]).amax(dim=0).clamp_min(1.0)
-        return primal, dual, (ends[0] + ends[1] + ends[2]).abs() / size, x, w, y
+        return primal, dual, (ends[0] + ends[1] + ends[2]).abs() / size
 
     def _unpack(self, z: Tensor, prepared: Prepared, rest: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """x, v and w = prox_{g/R}(v)."""

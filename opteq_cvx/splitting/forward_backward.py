@@ -20,8 +20,8 @@ from opteq_cvx.maps.evaluate import Environment
 from opteq_cvx.splitting import blocks
 from opteq_cvx.splitting.contract import Prepared, Splitting, Theta
 from opteq_cvx.splitting.linearization import AutogradLinearization, Linearization, SymmetricLinearization
-from opteq_cvx.splitting.saddle import Proximal, Saddle
 from opteq_cvx.splitting.quadratic import ROUNDING, known_bounds, spectrum
+from opteq_cvx.splitting.saddle import Proximal, Saddle
 from opteq_cvx.splitting.structure import Structure
 
 PROJECTORS = ("nonneg", "nonpos", "box", "abs", "pos")  # proxes whose derivative is 0 or 1, entry by entry

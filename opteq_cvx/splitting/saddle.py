@@ -23,7 +23,7 @@ SEED = 20210528  # of the probe
 
 @dataclass(frozen=True, slots=True)
 class Proximal:
-    """g as blocks on m coordinates. In graph form θ = (P, q, K, b, *block data), else w = x and θ = (P, q, *block data)."""
+    """g as blocks on m coordinates; θ = (P, q, K, b, *data) in graph form, else w = x and θ = (P, q, *data)."""
 
     blocks: tuple[Block, ...]
     m: int
@@ -90,11 +90,13 @@ class Saddle:
         middle = 0.5 * (ends[0] + ends[1])
         probe = torch.randn(self.part.m, generator=torch.Generator().manual_seed(SEED), dtype=torch.float64)
         r = probe.to(self.w).expand_as(self.w)
-        images = [torch.func.vjp(prox, v) for v in (*ends, middle)]
-        first, second, third = (back(r)[0] for _, back in images)
-        tops = [_top(second - first), _top(third - first), _top(images[2][0] - 0.5 * (images[0][0] + images[1][0]))]
-        moved = _top(ends[1] - ends[0])
-        return (tops[0] <= slack) & (tops[1] <= slack) & (tops[2] <= slack * moved)
+        images, slopes = [], []
+        for v in (*ends, middle):
+            found = torch.func.vjp(prox, v)
+            images.append(found[0])
+            slopes.append(found[1](r)[0])
+        straight = _top(images[2] - 0.5 * (images[0] + images[1])) <= slack * _top(ends[1] - ends[0])
+        return straight & (_top(slopes[1] - slopes[0]) <= slack) & (_top(slopes[2] - slopes[0]) <= slack)
 
     def take(self, rows: Tensor) -> "Saddle":
         """The samples `rows`."""

@@ -43,9 +43,8 @@ def value_is_cvxpys(cls: type[Atom]) -> None:
                 continue
             ours = float((case.weight * case.atom.value(x, case.data)).sum())
             theirs = float(np.asarray(spelled.objective.value))
-            require(
-                ours == theirs or abs(ours - theirs) <= VALUE * (1 + abs(theirs)), case, f"value {ours}, CVXPY has {theirs}"
-            )
+            same = ours == theirs or abs(ours - theirs) <= VALUE * (1 + abs(theirs))
+            require(same, case, f"value {ours}, CVXPY has {theirs}")
 
 
 def _membership(case: Case, spelled: Spelled, x: Tensor) -> None:

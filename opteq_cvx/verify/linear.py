@@ -10,7 +10,7 @@ import cvxpy as cp
 import numpy as np
 import scipy.sparse as sp
 
-from opteq_cvx.ir import linmap as L  # noqa: N812 - L.Identity reads as in the IR's own docs
+from opteq_cvx.ir import linmap as L
 from opteq_cvx.ir.frozen import Array, IntArray, Shape, freeze_index, size
 from opteq_cvx.ir.param import Const, ParamExpr, broadcast_to
 from opteq_cvx.verify.cvx import add, matmul, multiply, reshape, vec

@@ -10,6 +10,7 @@ from opteq_cvx.atoms import atom
 from opteq_cvx.atoms.calculus import (
     conjugate_prox,
     envelope,
+    epigraph_prox,
     interval_after,
     normal_prox,
     normal_value,
@@ -140,3 +141,51 @@ def test_tight_frame_is_cvxpys_argmin(generator: torch.Generator) -> None:
     u = cp.Variable(N)
     theirs = argmin(u, t * cp.norm1(A.numpy() @ u - b.numpy()) + 0.5 * cp.sum_squares(u - v.numpy()))
     torch.testing.assert_close(x, theirs, rtol=1e-6, atol=1e-6)
+
+
+EPIGRAPHS = {
+    "square": (lambda x: cp.square(x), {}, True),
+    "exp": (lambda x: cp.exp(x), {}, True),
+    "huber": (lambda x: cp.huber(x, 0.7), {"M": 0.7}, True),
+    "logistic": (lambda x: cp.logistic(x), {}, True),
+    "neg_log": (lambda x: -cp.log(x), {}, True),
+    "neg_entr": (lambda x: -cp.entr(x), {}, True),
+    "norm2": (lambda x: cp.norm2(x), {}, False),
+    "max": (lambda x: cp.max(x), {}, False),
+    "log_sum_exp": (lambda x: cp.log_sum_exp(x), {}, False),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Solution may be inaccurate")
+@pytest.mark.parametrize("name", EPIGRAPHS)
+def test_epigraph_is_cvxpys_projection(name: str, generator: torch.Generator) -> None:
+    function, numbers, separable = EPIGRAPHS[name]
+    f = atom(name).from_static({})
+    data = {k: tensor(number) for k, number in numbers.items()}
+    v = 2 * draw(generator, N)
+    s = draw(generator, N if separable else 1)
+    x, r = epigraph_prox(f, v, s, data)
+    u, t = cp.Variable(N), cp.Variable(s.shape[0])
+    goal = cp.sum_squares(u - v.numpy()) + cp.sum_squares(t - s.numpy())
+    bound = function(u) <= (t if separable else t[0])
+    cp.Problem(cp.Minimize(goal), [bound]).solve(solver=cp.CLARABEL, tol_gap_abs=1e-10, tol_gap_rel=1e-10)
+    torch.testing.assert_close(x, torch.as_tensor(u.value), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(r, torch.as_tensor(t.value), rtol=1e-5, atol=1e-5)
+    assert (f.value(x, data) - r).max() < 1e-12
+    again = epigraph_prox(f, x, r + 1e-9, data)
+    torch.testing.assert_close(again[0], x, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", ["square", "exp", "huber", "norm2"])
+def test_epigraph_is_differentiable_twice(name: str, generator: torch.Generator) -> None:
+    _, numbers, separable = EPIGRAPHS[name]
+    f = atom(name).from_static({})
+    data = {k: tensor(number).requires_grad_() for k, number in numbers.items()}
+    v = (2 * draw(generator, 2, 4)).requires_grad_()
+    s = (0.5 * draw(generator, 2, 4 if separable else 1)).requires_grad_()
+
+    def both(v: Tensor, s: Tensor, *more: Tensor) -> tuple[Tensor, Tensor]:
+        return epigraph_prox(f, v, s, dict(zip(data, more, strict=True)))
+
+    torch.autograd.gradcheck(both, (v, s, *data.values()))
+    torch.autograd.gradgradcheck(both, (v, s, *data.values()))

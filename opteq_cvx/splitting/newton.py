@@ -1,0 +1,183 @@
+"""Proximal augmented Lagrangian with semismooth Newton steps: finishes what Douglas–Rachford approaches slowly.
+
+For min ½xᵀPx + qᵀx + g(Kx + b) with multipliers y and the metric R, each outer step minimizes over x
+    φ(x) = ½xᵀPx + qᵀx + ½σ‖x − x̂‖² + e(Kx + b + y/R),   e the Moreau envelope of g in R,
+and sets y⁺ = R(v − w), x̂⁺ = x, with v = Kx + b + y/R, w = prox_{g/R}(v). ∇φ = Px + q + Kᵀy⁺ + σ(x − x̂), and
+H = P + σ + KᵀR(I − D)K with D = ∂w/∂v is a generalized Hessian, so every atom with a differentiable prox takes part.
+Sources: Rockafellar, Augmented Lagrangians and applications of the proximal point algorithm, 1976; Li, Sun, Toh,
+A highly efficient semismooth Newton augmented Lagrangian method, 2018; Hermans, Themelis, Patrinos, QPALM, 2022.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from opteq_cvx.atoms import Trait
+from opteq_cvx.splitting import blocks as proxes
+from opteq_cvx.splitting.blocks import Block
+from opteq_cvx.splitting.contract import Theta
+from opteq_cvx.splitting.system import matmul
+
+INNER = 0.1  # the gradient of φ is made so much smaller than the primal residual before multipliers move
+FALL = 0.25  # R grows where an outer step reduces the primal residual by less
+GROW = 10.0
+LIMIT = 1e8  # R never grows by more than this
+TRIES = 8  # evaluations of φ′ in one line search
+CURVATURE = 0.5  # a step is taken where |φ′| has fallen by this factor
+WIDE = 96  # largest non-separable block whose Jacobian is formed
+
+Prox = Callable[[Tensor], Tensor]
+Residuals = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+"""(x, w, y) → relative primal, dual and gap residuals (B,)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The best point found: x (B, n), w and y (B, m), its error and the Newton steps it took, both (B,)."""
+
+    x: Tensor
+    w: Tensor
+    y: Tensor
+    error: Tensor
+    steps: Tensor
+
+
+def formable(parts: Sequence[Block]) -> bool:
+    """Whether the Jacobians of all proxes are cheap enough to be formed."""
+    return all(Trait.SEPARABLE in b.f.traits or b.index.size <= WIDE for b in parts)
+
+
+@torch.no_grad()
+def finish(
+    parts: Sequence[Block],
+    theta: Theta,
+    sigma: Tensor,
+    metric: Tensor,
+    start: tuple[Tensor, Tensor],
+    residuals: Residuals,
+    *,
+    tolerance: float,
+    steps: int,
+) -> Finish:
+    """Newton steps from `start` = (x, y) until the error of each sample is below `tolerance`, at most `steps`."""
+    p, q, k, b, *rest = theta
+    x, y = start
+    center, growth, before = x, x.new_ones(x.shape[0], 1), x.new_full((x.shape[0],), torch.inf)
+    best = Finish(x, torch.zeros_like(y), y, before, torch.zeros_like(before, dtype=torch.int64))
+    for step in range(1, steps + 1):
+        r = metric * growth
+        prox = proxes.bind(parts, y.shape[1], 1.0 / r, rest, None)
+        v = matmul(x, k.mT) + b + y / r
+        w = prox(v)
+        moved = r * (v - w)
+        primal, dual, gap = residuals(x, w, moved)
+        error = torch.maximum(torch.maximum(primal, dual), gap).nan_to_num(torch.inf)
+        best = _better(best, x, w, moved, error, step, tolerance)
+        if bool((best.error <= tolerance).all()) or step == steps:
+            break
+        gradient = matmul(x, p) + q + matmul(moved, k) + sigma * (x - center)
+        size = torch.stack([_top(matmul(x, p)), _top(q.expand_as(x)), _top(matmul(moved, k))]).amax(0).clamp_min(1.0)
+        done = _top(gradient) / size <= (INNER * primal).clamp_min(0.3 * tolerance)
+        slow = done & (primal > FALL * before)
+        before = torch.where(done, primal, before)
+        y, center = torch.where(done[:, None], moved, y), torch.where(done[:, None], x, center)
+        growth = torch.where(slow[:, None], (growth * GROW).clamp_max(LIMIT), growth)
+        if bool(done.all()):
+            continue
+        curvature = p + torch.diag_embed(sigma.expand(x.shape[0], -1)) + _curvature(parts, rest, r, v, k)
+        direction = -_solve(curvature, gradient)
+
+        ahead = matmul(direction, k.mT)
+        flat, bend = (gradient * direction).sum(1) - (moved * ahead).sum(1), ((matmul(direction, p) + sigma * direction) * direction).sum(1)
+
+        def along(t: Tensor, prox: Prox = prox, r: Tensor = r, line: tuple[Tensor, ...] = (v, ahead, flat, bend)) -> Tensor:
+            v, ahead, flat, bend = line
+            inner = v + t[:, None] * ahead
+            return flat + t * bend + (r * (inner - prox(inner)) * ahead).sum(1)
+
+        t = _search(along, (gradient * direction).sum(1))
+        x = torch.where(done[:, None], x, x + t[:, None] * direction)
+    return best
+
+
+def _better(best: Finish, x: Tensor, w: Tensor, y: Tensor, error: Tensor, step: int, tolerance: float) -> Finish:
+    """The better of two points, sample by sample; samples that are done keep theirs."""
+    take = (error < best.error) & (best.error > tolerance)
+    pick = take[:, None]
+    return Finish(
+        torch.where(pick, x, best.x),
+        torch.where(pick, w, best.w),
+        torch.where(pick, y, best.y),
+        torch.where(take, error, best.error),
+        torch.where(take, torch.full_like(best.steps, step), best.steps),
+    )
+
+
+def _top(x: Tensor) -> Tensor:
+    return x.abs().amax(dim=1) if x.shape[1] else x.new_zeros(x.shape[0])
+
+
+def _solve(h: Tensor, right: Tensor) -> Tensor:
+    """H⁻¹ right (B, n), by Cholesky after scaling to unit diagonal."""
+    scale = h.diagonal(dim1=1, dim2=2).clamp_min(torch.finfo(h.dtype).tiny).rsqrt()
+    scaled = scale[:, :, None] * h * scale[:, None, :]
+    scaled.diagonal(dim1=1, dim2=2).add_(10 * torch.finfo(h.dtype).eps)
+    factor, info = torch.linalg.cholesky_ex(scaled)
+    solved = scale * torch.cholesky_solve((scale * right)[:, :, None], factor).squeeze(2)
+    return torch.where(((info == 0) & torch.isfinite(solved).all(1))[:, None], solved, scale * scale * right)
+
+
+def _search(along: Callable[[Tensor], Tensor], at_zero: Tensor) -> Tensor:
+    """A step t (B,) with |φ′(t)| ≤ CURVATURE |φ′(0)|, φ convex, by doubling, bisection and the secant rule."""
+    low, high = torch.zeros_like(at_zero), torch.full_like(at_zero, torch.inf)
+    slope_low, slope_high = at_zero, torch.full_like(at_zero, torch.inf)
+    t, chosen = torch.ones_like(at_zero), torch.zeros_like(at_zero)
+    found = torch.zeros_like(at_zero, dtype=torch.bool)
+    for _ in range(TRIES):
+        slope = along(t).nan_to_num(torch.inf)
+        good = ~found & (slope.abs() <= CURVATURE * at_zero.abs())
+        chosen, found = torch.where(good, t, chosen), found | good
+        if bool(found.all()):
+            break
+        above = slope > 0
+        high, slope_high = torch.where(above, t, high), torch.where(above, slope, slope_high)
+        low, slope_low = torch.where(above, low, t), torch.where(above, slope_low, slope)
+        share = (-slope_low / (slope_high - slope_low)).nan_to_num(0.5).clamp(0.1, 0.9)
+        t = torch.where(torch.isinf(high), 2.0 * t, low + share * (high - low))
+    return torch.where(found, chosen, torch.where(low > 0, low, t))
+
+
+def _curvature(parts: Sequence[Block], rest: Sequence[Tensor], r: Tensor, v: Tensor, k: Tensor) -> Tensor:
+    """KᵀR(I − D)K (B, n, n), D the Jacobian of the proxes at v, block by block."""
+    values, batch = list(rest), v.shape[0]
+    total = v.new_zeros(batch, k.shape[2], k.shape[2])
+    diagonal = torch.ones_like(v)
+    for block in parts:
+        count = len(block.exprs)
+        own, values = values[:count], values[count:]
+        start, stop = int(block.index.flat[0]) if block.index.size else 0, block.index.size
+        stop += start
+        if start == stop:
+            continue
+        prox, event = block.bind(1.0 / r, own), block.index.shape
+        with torch.enable_grad():
+            point = v[:, start:stop].detach().requires_grad_()
+            image = prox(point.reshape(batch, *event)).reshape(batch, stop - start)
+        if not image.requires_grad:
+            continue
+        if Trait.SEPARABLE in block.f.traits:
+            (slope,) = torch.autograd.grad(image, point, torch.ones_like(image))
+            diagonal[:, start:stop] = 1.0 - slope.nan_to_num(0.0).clamp(0.0, 1.0)
+            continue
+        eye = torch.eye(stop - start, dtype=v.dtype, device=v.device)
+        rows = [
+            torch.autograd.grad(image, point, eye[i].expand(batch, -1), retain_graph=True)[0] for i in range(stop - start)
+        ]
+        jacobian = torch.stack(rows, dim=1).nan_to_num(0.0)
+        middle = eye - (jacobian + jacobian.mT) / 2
+        part = k[:, start:stop]
+        total = total + part.mT @ (r[:, start:stop, None] * (middle @ part))
+        diagonal[:, start:stop] = 0.0
+    return total + k.mT @ ((r * diagonal)[:, :, None] * k)
