@@ -13,6 +13,7 @@ from typing_extensions import override
 
 if TYPE_CHECKING:
     from opteq_cvx.adjoint import EquilibriumPropagation, Implicit, Truncated, Unrolled
+    from opteq_cvx.bridge import BlackBoxLayer, CvxpyLayer, register
     from opteq_cvx.compile import compile, explain
     from opteq_cvx.declare import Input, Weight, activation
     from opteq_cvx.errors import (
@@ -42,7 +43,9 @@ __version__ = "0.1.0.dev0"
 __all__ = [
     "Accelerated",
     "Anderson",
+    "BlackBoxLayer",
     "CompileError",
+    "CvxpyLayer",
     "DTypeError",
     "EquilibriumLayer",
     "EquilibriumPropagation",
@@ -74,12 +77,14 @@ __all__ = [
     "explain",
     "load",
     "record",
+    "register",
     "save",
     "verify",
 ]
 
 _HOME = {
     "adjoint": ("EquilibriumPropagation", "Implicit", "Truncated", "Unrolled"),
+    "bridge": ("BlackBoxLayer", "CvxpyLayer", "register"),
     "compile": ("compile", "explain"),
     "declare": ("Input", "Weight", "activation"),
     "errors": (

@@ -7,13 +7,14 @@ from torch import Tensor
 
 from opteq_cvx.adjoint.problem import take
 from opteq_cvx.iterate.contract import Gauge, Iterate, Iteration, Map, Measure, Restrict, Stop
-from opteq_cvx.splitting.contract import Prepared, Splitting, Theta
+from opteq_cvx.splitting.contract import Certificate, Prepared, Splitting, Theta
 
 FIRST_ROUND = 25  # evaluations of T before the first look
 GROWTH = 1.3
 REBALANCES = 12  # at most so many changes of the map
 PROBES = 3  # rounds after which the plain iteration's drift is watched, too
-POLISH = 3  # rounds after which the splitting may finish by other means
+POLISH = 3  # every so many rounds the splitting may finish by other means,
+POLISH_STEPS, POLISH_MOST = 40, 640  # at first with so many steps, then twice as many each time up to a limit
 PROBE_STEPS = 0.5  # its length, as a share of the round's
 CERTAIN = 1e-6  # tolerance of a certificate of infeasibility
 ROUNDING = 1e3  # no optimality error below this many units of rounding is asked for
@@ -25,15 +26,16 @@ def adaptive_solve(
     """Take z0 (B, d) to a point whose optimality error is below `stop.tolerance`, sample by sample."""
     rounds = Rounds(splitting, theta, prepared, z0)
     accuracy = max(stop.tolerance, ROUNDING * torch.finfo(z0.dtype).eps)
-    used, length, number, changes = 0, float(FIRST_ROUND), 0, 0
+    used, length, number, changes, polish = 0, float(FIRST_ROUND), 0, 0, POLISH_STEPS
     while rounds.active.numel() and used < stop.max_steps:
         count = min(int(length), stop.max_steps - used)
         used += rounds.drive(iteration, replace(stop, tolerance=accuracy, max_steps=count, margin=None))
         number, length = number + 1, length * GROWTH
         if rounds.active.numel() and number >= PROBES:
             rounds.probe(max(1, int(PROBE_STEPS * count)), accuracy)
-        if rounds.active.numel() and number >= POLISH:
-            used += rounds.polish(accuracy)
+        if rounds.active.numel() and number % POLISH == 0 and used < stop.max_steps and polish <= POLISH_MOST:
+            used += rounds.polish(accuracy, min(polish, stop.max_steps - used))
+            polish *= 2
         if rounds.active.numel() and changes < REBALANCES and rounds.rebalance():
             changes += 1
     return rounds.result()
@@ -46,7 +48,7 @@ class Rounds:
         rows = z0.shape[0]
         self.splitting, self.theta, self.prepared = splitting, theta, prepared
         self.z, self.residual = z0.clone(), z0.new_full((rows,), torch.inf)
-        self.plain = z0.clone()  # the trajectory of the plain map, whose drift tells infeasible programs
+        self.first, self.plain = prepared, z0.clone()  # the plain map, whose drift tells infeasible programs
         self.steps = torch.zeros(rows, dtype=torch.int64, device=z0.device)
         self.converged = torch.zeros(rows, dtype=torch.bool, device=z0.device)
         self.finite = torch.ones_like(self.converged)
@@ -74,7 +76,7 @@ class Rounds:
 
     def probe(self, count: int, accuracy: float) -> None:
         """Advance the plain map and look at its drift: samples certified infeasible or unbounded are done."""
-        theta, prepared = self.part()
+        theta, prepared = take(self.theta, self.active), Prepared(take(self.first.tensors, self.active), Certificate())
         advance, z = self.splitting.runner(theta, prepared), self.plain[self.active]
         for _ in range(count):
             z = advance(z)
@@ -85,10 +87,10 @@ class Rounds:
             self.empty[self.active], self.unbounded[self.active] = infeasible, unbounded & ~infeasible
             self.active = self.active[~(infeasible | unbounded)]
 
-    def polish(self, accuracy: float) -> int:
+    def polish(self, accuracy: float, count: int) -> int:
         """Let the splitting finish the active samples by other means; keep what came closer."""
         theta, prepared = self.part()
-        found = self.splitting.polish(self.z[self.active], theta, prepared, accuracy)
+        found = self.splitting.polish(self.z[self.active], theta, prepared, accuracy, count)
         if found is None:
             return 0
         z, steps = found
@@ -107,7 +109,6 @@ class Rounds:
         if change is None:
             return False
         self.z, self.prepared = change
-        self.plain = self.z.clone()
         return True
 
     def result(self) -> tuple[Iterate, Prepared]:

@@ -54,7 +54,7 @@ class Envelope(torch.autograd.Function):
 
     apply(worth, count, z, failed, *values, *prepared): V (B,), differentiable in the first `count` of the last tensors.
     z carries its own derivative: only second derivatives use it. Failed samples have a zero gradient.
-    Source: envelope theorem, theory.md 10.
+    Source: envelope theorem; Danskin 1967.
     """
 
     @override

@@ -25,7 +25,7 @@ class Equilibrium(torch.autograd.Function):
     unbounded, *prepared): only z is differentiable, and only in θ. `valid` (B,) is False for samples the caller
     rejects; failed samples have a zero gradient. What was prepared travels as outputs, so that every transform
     carries it along.
-    Source: theory.md 10; Bai, Kolter, Koltun, Deep equilibrium models, 2019.
+    Source: Bai, Kolter, Koltun, *Deep equilibrium models*, arXiv 1909.01377, section 3.
     """
 
     @override

@@ -16,6 +16,8 @@ from opteq_cvx.splitting.linearization import Linearization
 
 SMALLEST_MARGIN = 1e-3  # tolerances are divided by at most 1/this for badly conditioned programs
 ROUNDING = 10.0  # no residual below this many units of rounding is asked for
+UNKNOWN_MARGIN = 1e-4  # stands for a modulus that nothing certifies
+UNKNOWN_ROUNDING = 1e3  # how many units of rounding limit that margin
 
 
 class AdjointSolve(torch.autograd.Function):
@@ -24,7 +26,7 @@ class AdjointSolve(torch.autograd.Function):
     apply(problem, transposed, count, z, v, modulus, *theta, *prepared): the first `count` of the last tensors are θ.
     With h = A^{-T} g for the cotangent g of w: dv = h, and z, θ receive the derivative of ⟨h, J w⟩ with w held fixed
     (⟨h, Jᵀ w⟩ when transposed). Both are products of `Splitting.step`, so the rule may be differentiated again.
-    Source: theory.md 10, 10.5.
+    Source: Bai, Kolter, Koltun, *Deep equilibrium models*, arXiv 1909.01377, section 3; the rule is its own derivative.
     """
 
     @override
@@ -144,10 +146,21 @@ def solve(
         return splitting.linearize(z[rows], take(parameters, rows), part)
 
     jacobian = splitting.linearize(z, parameters, Prepared(constants, Certificate()))
-    margin = modulus.nan_to_num(1.0).clamp(SMALLEST_MARGIN, 1.0)
-    goal = (options.tolerance * margin).clamp_min(ROUNDING * torch.finfo(z.dtype).eps)
+    goal = accuracy(options.tolerance, modulus)
     system = System(jacobian, transposed, restrict)
     answer = options.solver.solve(system, v.contiguous(), tolerance=goal, max_steps=options.max_steps)
     if transposed:
-        problem.record.note_adjoint(v, modulus, answer)
+        problem.record.note_adjoint(v, modulus, answer, options.tolerance / goal)
     return answer.w
+
+
+def accuracy(tolerance: float, modulus: Tensor) -> Tensor:
+    """The residual to solve to (1|B,), relative to v, for a gradient of relative accuracy `tolerance`.
+
+    The error of w is the residual over the smallest singular value of I − J: at least the certified modulus. Where none
+    is known, `UNKNOWN_MARGIN` stands for it: Krylov methods converge fast in the end, so that the margin costs little.
+    """
+    eps = torch.finfo(modulus.dtype).eps
+    known = (tolerance * modulus.clamp(SMALLEST_MARGIN, 1.0)).clamp_min(ROUNDING * eps)
+    unknown = min(tolerance, max(UNKNOWN_MARGIN * tolerance, UNKNOWN_ROUNDING * eps))
+    return torch.where(modulus.isnan(), max(unknown, ROUNDING * eps), known)

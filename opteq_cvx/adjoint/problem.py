@@ -23,7 +23,7 @@ The `Prepared` it returns is the one that `Splitting.step` and `primal` are to b
 class LinearOptions:
     """How the adjoint system is solved: to ‖v − A w‖ ≤ tolerance · μ · ‖v‖.
 
-    μ is the certified modulus, but at least 1e-3, and 1 where none is certified; never below 10 eps.
+    μ is the certified modulus, but at least 1e-3, and 1e-4 where none is certified; see `linear_solve.accuracy`.
     """
 
     solver: LinearSolver = field(default_factory=Automatic)

@@ -18,7 +18,8 @@ class GradientError:
     steps: of the linear solver.
     solved: whether that solver met its tolerance; False also where the system is singular and inconsistent.
     estimate: relative error of w, hence of the gradient: (adjoint residual·‖v‖/‖w‖ + forward residual) / μ, with μ
-        the certified modulus, or ‖v‖/‖w‖ (at most 1) where none is certified. An estimate, not a bound.
+        the certified modulus. Where none is certified the forward residual is taken to grow by ‖w‖/‖v‖ (at least 1),
+        the adjoint's by the margin that its solve left for that. An estimate, not a bound.
     certified: of equilibrium propagation: no active set changes between the nudged solutions, so that their difference
         is exact; None for other adjoints. There `residual` is the departure of their middle from the solution,
         relative to half their distance, and `steps` those of the nudged solves.
@@ -33,11 +34,15 @@ class GradientError:
 
 @dataclass(frozen=True, slots=True)
 class Adjoint:
-    """What the adjoint solve leaves: ‖v‖, ‖w‖, the modulus (1|B,; NaN or 0 where unknown), and its own report."""
+    """What the adjoint solve leaves: ‖v‖, ‖w‖, the modulus (1|B,; NaN or 0 where unknown), and its own report.
+
+    `allowance` (1|B,) is how much the residual is taken to grow on its way to the gradient where no modulus is known.
+    """
 
     size: Tensor
     length: Tensor
     modulus: Tensor
+    allowance: Tensor
     residual: Tensor
     steps: Tensor
     solved: Tensor
@@ -74,11 +79,11 @@ class GradientRecord:
         self._forward = residual if self._forward is None else self._forward
         self._spoiled = self._spoiled or spoiled
 
-    def note_adjoint(self, v: Tensor, modulus: Tensor, answer: Linear) -> None:
+    def note_adjoint(self, v: Tensor, modulus: Tensor, answer: Linear, allowance: Tensor) -> None:
         """Called by the adjoint solve of (I − J)ᵀ w = v."""
         if self._adjoint is None:
             sizes = (norms(v), norms(answer.w))
-            self._adjoint = Adjoint(*sizes, modulus, answer.residual, answer.steps, answer.converged)
+            self._adjoint = Adjoint(*sizes, modulus, allowance, answer.residual, answer.steps, answer.converged)
             self._warn(sizes[0] > 0)
 
     def note_error(self, error: GradientError, asked: Tensor) -> None:
@@ -95,10 +100,17 @@ class GradientRecord:
         large = ~(error.estimate <= self.limit) & asked
         if not bool(large.any()):
             return
-        count, worst = int(large.sum()), float(torch.where(error.estimate.isnan(), torch.inf, error.estimate)[large].max())
+        count, worst = (
+            int(large.sum()),
+            float(torch.where(error.estimate.isnan(), torch.inf, error.estimate)[large].max()),
+        )
         why = "the accuracy of the solves"
         if bool((large & ~error.solved).any()):
-            why = "adjoint systems that are singular or unsolved" if error.certified is None else "active sets that change"
+            why = (
+                "adjoint systems that are singular or unsolved"
+                if error.certified is None
+                else "active sets that change"
+            )
         found = f"{count} of {large.numel()} gradients may be off by a relative {worst:.1e}, by {why}"
         fix = "tighten tolerance, raise max_steps, or, for degenerate programs, compile with smoothing=Tikhonov(...)"
         warnings.warn(message(found, f"at most {self.limit:.1e}", fix), GradientWarning, stacklevel=2)
@@ -111,5 +123,6 @@ class GradientRecord:
         forward = self._forward
         if forward is None or forward.shape != residual.shape:  # inside vmap the two may be folded differently
             forward = torch.zeros_like(residual)
-        estimate = amplification * (residual / gain + forward)
+        growth = torch.where(modulus > 0, 1.0 / gain, torch.maximum(adjoint.allowance / amplification, 1.0 / gain))
+        estimate = amplification * (growth * residual + forward)
         return GradientError(residual, adjoint.steps, adjoint.solved, estimate)

@@ -22,14 +22,12 @@ class ActivationElu(Activated):
     name = "activation_elu"
     formula = "(α + x)ln(1 + x/α) − x − ½x² for −α ≤ x < 0, 0 above"
     cost = "O(n), one root"
-    source = "theory.md sections 3.1 and 3.2"
+    source = "Combettes, Pesquet, *Deep neural network structures solving variational inequalities*, arXiv 1808.07526, section 2"
     traits = frozenset({Trait.SEPARABLE})
     wrong: ClassVar[tuple[Mapping[str, Any], ...]] = ({"alpha": 1.5}, {"alpha": 0.0})
     spellings = (
         Spelling(text="activation('elu').f(x)", static={"alpha": 1.0}, argmin=False, draw=(-0.3, 2.0)),
-        Spelling(
-            text="activation('elu', alpha=0.5).f(x)", static={"alpha": 0.5}, argmin=False, draw=(-0.3, 2.0)
-        ),
+        Spelling(text="activation('elu', alpha=0.5).f(x)", static={"alpha": 0.5}, argmin=False, draw=(-0.3, 2.0)),
     )
 
     def __post_init__(self) -> None:

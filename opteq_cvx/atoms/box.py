@@ -46,9 +46,7 @@ class Box(Atom):
             data={"lower": "l", "upper": "u"},
         ),
         Spelling(text="x >= 1", constraint=True, data={"lower": "1.0", "upper": "np.inf"}),
-        Spelling(
-            text="x <= u", constraint=True, parameters={"u": _HIGH}, data={"lower": "-np.inf", "upper": "u"}
-        ),
+        Spelling(text="x <= u", constraint=True, parameters={"u": _HIGH}, data={"lower": "-np.inf", "upper": "u"}),
         Spelling(text="abs(x) <= 1", constraint=True, data={"lower": "-1.0", "upper": "1.0"}),
         Spelling(
             text="norm_inf(x) <= r",

@@ -2,7 +2,7 @@
 
 Parameters are tensors that broadcast like `step` (length 1 on axes that the atom reduces), so they may differ
 from sample to sample; results are differentiable in them.
-Source: theory.md section 12 (derivations there); Parikh, Boyd, *Proximal Algorithms*, 2014, section 2.
+Source: Combettes, Pesquet, *Proximal splitting methods in signal processing*, arXiv 0912.3522, table 10.1; Parikh, Boyd, *Proximal Algorithms*, 2014, section 2.
 """
 
 from collections.abc import Callable
@@ -121,7 +121,8 @@ def tight_frame_prox(
 
 
 def epigraph_prox(atom: Atom, v: Tensor, s: Tensor, data: Data) -> tuple[Tensor, Tensor]:
-    """The projection of (v, s) on {(x, r) : f(x) ≤ r}: x = prox_{μf}(v), r = s + μ, and (v, s) itself where f(v) ≤ s.
+    """The projection of (v, s) on {(x, r) : f(x) ≤ r}: x = prox_{μf}(v), r = s + μ, and (v, s) itself where f(v) ≤ s
+    (v projected on f's domain, where it lies outside).
 
     μ > 0 is the root of f(prox_{μf}(v)) = s + μ, found by Newton's method in a bracket. First and second derivatives
     are exact: two chord steps from the root carry them.
@@ -138,8 +139,9 @@ def epigraph_prox(atom: Atom, v: Tensor, s: Tensor, data: Data) -> tuple[Tensor,
 
     fixed = {k: t.detach() for k, t in data.items()}
     point, height = v.detach(), s.detach()
-    outside = ~(atom.value(point, fixed) <= height)
     one = torch.ones_like(height)
+    nearest = atom.prox(v, 0.0 * one, data)  # v, or its projection on f's domain
+    outside = ~(atom.value(nearest.detach(), fixed) <= height)
 
     def rising(mu: Tensor) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
@@ -156,5 +158,5 @@ def epigraph_prox(atom: Atom, v: Tensor, s: Tensor, data: Data) -> tuple[Tensor,
     mu = root.detach()
     for _ in range(2):
         mu = torch.where(outside, mu - (mu + s - level(mu, v, data)) / rate, 1.0)
-    x = torch.where(outside, atom.prox(v, mu, data), v)
+    x = torch.where(outside, atom.prox(v, mu, data), nearest)
     return x, torch.where(outside, s + mu, s)

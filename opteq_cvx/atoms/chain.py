@@ -7,7 +7,7 @@ problems of all pieces and samples are solved at once: their messages D ← gᵢ
 clamps, by a scan.
 Cost of a round O(n log n); rounds about log n, n at worst. Ties within rounding stay joined.
 Source: Hochbaum 2001 and Kumar, Bach, *Active-set methods for submodular minimization problems*, 2017 (decomposition);
-Johnson 2013 (the messages); theory.md section 3.4 (ties).
+Johnson 2013 (the messages).
 """
 
 import torch

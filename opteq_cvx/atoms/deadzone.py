@@ -24,7 +24,7 @@ class Deadzone(Atom):
     name = "deadzone"
     formula = "max(|x| − m, 0)"
     cost = "O(n)"
-    source = "theory.md section 12.2, cases of |v| against m and m + t"
+    source = "Epsilon (Wytock, Wang, Kolter 2015), the scaled-zone family"
     traits = frozenset({Trait.SEPARABLE, Trait.EVEN})
     spellings = (Spelling(text="sum(pos(abs(x) - m))", parameters={"m": ((), {"nonneg": True})}, data={"m": "m"}),)
 

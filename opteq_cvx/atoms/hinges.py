@@ -27,7 +27,7 @@ class Hinges(Atom):
     name = "hinges"
     formula = "Σₖ wₖ max(x − cₖ, 0)"
     cost = "O(K n)"
-    source = "Yu, *On decomposing the proximal map*, 2013; theory.md section 12.2"
+    source = "Yu, *On decomposing the proximal map*, 2013"
     traits = frozenset({Trait.SEPARABLE})
     wrong: ClassVar[tuple[Mapping[str, Any], ...]] = ({"count": 0},)
     spellings = (

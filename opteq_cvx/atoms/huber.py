@@ -18,7 +18,7 @@ class Huber(Atom):
     name = "huber"
     formula = "x² if |x| ≤ M, else 2M|x| − M²"
     cost = "O(n)"
-    source = "Moreau envelope of the l1 norm: Parikh, Boyd 2014, section 3.1; theory.md section 12.2"
+    source = "Moreau envelope of the l1 norm: Parikh, Boyd 2014, section 3.1"
     traits = frozenset({Trait.SEPARABLE, Trait.EVEN, Trait.SMOOTH})
     patterns = (Op("huber", (Arg(), Par("M"))),)
     spellings = (

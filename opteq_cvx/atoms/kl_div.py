@@ -90,7 +90,7 @@ class KlDiv(Atom):
     name = "kl_div"
     formula = "x ln(x/y) − x + y of [x, y]"
     cost = "O(n)"
-    source = "optimality conditions; theory.md section 12.2 (perspective: one root)"
+    source = "Combettes, Müller, *Perspective functions: proximal calculus*, 2018"
     traits = frozenset({Trait.HOMOGENEOUS})
     spellings = (
         Spelling(

@@ -22,7 +22,7 @@ class LambdaMax(Atom):
     name = "lambda_max"
     formula = "λ_max(X)"
     cost = "O(n³)"
-    source = "theory.md section 12.2, spectral lifting of max"
+    source = "Parikh, Boyd 2014, section 6.7 (matrix functions), of max"
     traits = frozenset({Trait.HOMOGENEOUS})
     patterns = (Op("lambda_max"),)
     spellings = (

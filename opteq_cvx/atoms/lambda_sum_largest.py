@@ -31,7 +31,7 @@ class LambdaSumLargest(Atom):
     name = "lambda_sum_largest"
     formula = "sum of the k largest λ(X)"
     cost = "O(n³)"
-    source = "theory.md section 12.2, spectral lifting of sum_largest"
+    source = "Parikh, Boyd 2014, section 6.7 (matrix functions), of sum_largest"
     traits = frozenset({Trait.HOMOGENEOUS})
     patterns = (Op("lambda_sum_largest"),)
     wrong: ClassVar[tuple[Mapping[str, Any], ...]] = ({"k": 0.0}, {"k": -1.0})

@@ -28,7 +28,7 @@ class QuadOverLin(Atom):
     name = "quad_over_lin"
     formula = "‖x‖²/y of [x, y]"
     cost = "O(n)"
-    source = "theory.md section 12.2 (perspective)"
+    source = "Combettes, Müller, *Perspective functions: proximal calculus*, 2018"
     traits = frozenset({Trait.HOMOGENEOUS})
     spellings = (
         Spelling(

@@ -21,7 +21,7 @@ class SigmaMax(Atom):
     name = "sigma_max"
     formula = "σ_max(X)"
     cost = "O(mn·min(m, n))"
-    source = "theory.md section 12.2, spectral lifting of the maximum norm"
+    source = "Parikh, Boyd 2014, section 6.7 (matrix functions), of the maximum norm"
     traits = frozenset({Trait.HOMOGENEOUS, Trait.EVEN})
     patterns = (Op("sigma_max"),)
     spellings = (

@@ -4,7 +4,7 @@ For X = U diag(x) Uᵀ, x = p(λ) with p symmetric under permutations, dX = U(Γ
 with J the Jacobian of p and Γ_ij = (x_i − x_j)/(λ_i − λ_j) off the diagonal, J_ii − J_ij at ties
 (Daleckii-Krein). Second derivatives go through the decompositions: exact away from ties, NaN for a matrix
 with a tie.
-Source: Lewis, Sendov, *Nonsmooth analysis of singular values*, 2005; theory.md section 12.2.
+Source: Lewis, Sendov, *Nonsmooth analysis of singular values*, 2005.
 """
 
 from collections.abc import Callable

@@ -24,9 +24,7 @@ class Square(Atom):
         Spelling(text="sum(square(x))", variables={"x": (2, 3)}),
         Spelling(text="sum(x**2)"),
         Spelling(text="w @ square(x)", parameters={"w": ((5,), {"nonneg": True})}, weight="w"),
-        Spelling(
-            text="sum_squares(A @ x - b)", parameters={"A": ((3, 5), {}), "b": ((3,), {})}, arg="A @ x - b"
-        ),
+        Spelling(text="sum_squares(A @ x - b)", parameters={"A": ((3, 5), {}), "b": ((3,), {})}, arg="A @ x - b"),
     )
 
     @override

@@ -19,7 +19,7 @@ class SquarePos(Atom):
     name = "square_pos"
     formula = "max(x, 0)²"
     cost = "O(n)"
-    source = "theory.md section 12.1, cases of the sign"
+    source = "Parikh, Boyd 2014, section 6.1 (scalar functions)"
     traits = frozenset({Trait.SEPARABLE, Trait.SMOOTH})
     spellings = (
         Spelling(text="sum(square(pos(x)))"),

@@ -28,7 +28,7 @@ class SumLargest(Reducing):
     name = "sum_largest"
     formula = "sum of the k largest x"
     cost = "O(n log n)"
-    source = "Wang, Lu, *Projection onto the capped simplex*, arXiv 1503.01002; theory.md section 12.2"
+    source = "Wang, Lu, *Projection onto the capped simplex*, arXiv 1503.01002"
     traits = frozenset({Trait.HOMOGENEOUS})
     patterns = (Op("sum_largest"),)
     copied: ClassVar[tuple[str, ...]] = ("k",)

@@ -20,9 +20,7 @@ class Symmetric(Atom):
     source = "Parikh, Boyd 2014, section 6.2.1"
     traits = frozenset({Trait.SET, Trait.CONE, Trait.EVEN})
     patterns = (Op("symmetric"),)
-    spellings = (
-        Spelling(text="", constraint=True, variables={"x": (3, 3)}, attributes={"x": {"symmetric": True}}),
-    )
+    spellings = (Spelling(text="", constraint=True, variables={"x": (3, 3)}, attributes={"x": {"symmetric": True}}),)
 
     @override
     def value(self, x: Tensor, data: Data) -> Tensor:

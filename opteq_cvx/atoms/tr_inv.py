@@ -21,7 +21,7 @@ class TrInv(Atom):
     name = "tr_inv"
     formula = "tr X⁻¹"
     cost = "O(n³)"
-    source = "theory.md section 12.2, spectral lifting of 1/x"
+    source = "Parikh, Boyd 2014, section 6.7 (matrix functions), of 1/x"
     traits = frozenset({})
     patterns = (Op("tr_inv"),)
     spellings = (

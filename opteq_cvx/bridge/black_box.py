@@ -50,8 +50,8 @@ class BlackBoxLayer(nn.Module):
         inputs: as in `compile`.
         outputs: as in `compile`.
         solver: CVXPY's name of the solver.
-        solver_options: keywords for `problem.solve`; None: Clarabel at 1e-10, others as they come. Errors of the solver
-            are divided by β.
+        solver_options: keywords for `problem.solve`; None: Clarabel as tight as it solves (1e-12 to 1e-8), others as
+            they come. Errors of the solver are divided by β.
         beta: size of the nudge relative to the outputs.
         max_halvings: of β.
         on_failure: as in `compile`.
@@ -212,26 +212,40 @@ def gradient(run: Run, values: Sequence[Tensor], cotangents: Sequence[Tensor]) -
         point = {name: a[0 if a.shape[0] == 1 else i] for name, a in run.exact.items()}
         reach = float(np.sqrt(sum(np.sum(y**2) for y in answer.outputs)))
         beta = layer.beta * (1.0 + reach) / size
-        ends: tuple[Answer, Answer] | None = None
-        for _ in range(layer.max_halvings + 1):
-            found = layer.solver.pair(point, [beta * t for t in v])
-            steps[i] += sum(a.steps for a in found)
-            if all(a.status is Status.CONVERGED for a in found):
-                ends, used = found, beta
-                departure = middle(answer, *found)
-                certified[i], middles[i] = departure <= ALIKE, departure
-                if certified[i]:
-                    break
-            beta *= 0.5
+        ends, used, taken = search(layer, answer, point, v, beta)
+        steps[i] = taken
         if ends is None:
             certified[i], estimate[i] = False, torch.inf
             continue
+        middles[i] = middle(answer, *ends)
+        certified[i] = middles[i] <= ALIKE
         estimate[i] = middles[i]
         slopes = difference(layer.solver.lagrangian, run.names, point, ends, v, used)
         for sum_, slope in zip(total, slopes, strict=True):
             sum_[0 if sum_.shape[0] == 1 else i] += slope
     run.record.note_error(GradientError(middles, steps, certified, estimate, certified), asked)
     return tuple(t.to(run.like) for t in total)
+
+
+def search(
+    layer: BlackBoxLayer, answer: Answer, point: Mapping[str, Array], v: Sequence[Array], beta: float
+) -> tuple[tuple[Answer, Answer] | None, float, int]:
+    """The nudged pair, its β, and the solver's steps: the first that is certified, else the one of smallest departure.
+
+    The departure holds truncation, which falls with β, and the solver's noise, which grows: the smallest is the best.
+    """
+    best, used, smallest, steps = None, beta, np.inf, 0
+    for _ in range(layer.max_halvings + 1):
+        found = layer.solver.pair(point, [np.asarray(beta * t) for t in v])
+        steps += sum(a.steps for a in found)
+        if all(a.status is Status.CONVERGED for a in found):
+            departure = middle(answer, *found)
+            if departure < smallest:
+                best, used, smallest = found, beta, departure
+            if departure <= ALIKE:
+                break
+        beta *= 0.5
+    return best, used, steps
 
 
 def middle(answer: Answer, plus: Answer, minus: Answer) -> float:

@@ -104,7 +104,9 @@ def _check(problem: cp.Problem, variables: Sequence[Any]) -> None:
     for v in variables:
         if id(v) in duals:
             raise UnsupportedError(
-                message(f"{v.name()!r} is a dual variable", "variables of the problem", "use layer.layer.solve(...).duals")
+                message(
+                    f"{v.name()!r} is a dual variable", "variables of the problem", "use layer.layer.solve(...).duals"
+                )
             )
         if id(v) not in known:
             found = f"{v!s:.60} is no variable of the problem"
@@ -153,4 +155,4 @@ def _fits(last: Solution, layer: EquilibriumLayer, params: tuple[Tensor, ...]) -
     """Whether the last solution is of as many samples as this call brings."""
     leaves = [p for p in layer.program.parameters if p.name in layer.input_names]
     shapes = [p.shape[: p.ndim - len(leaf.shape)] for p, leaf in zip(params, leaves, strict=True)]
-    return torch.broadcast_shapes(*shapes) == last.status.codes.shape
+    return bool(torch.broadcast_shapes(*shapes) == last.status.codes.shape)

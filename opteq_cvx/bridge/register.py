@@ -99,9 +99,7 @@ def _refuse(solver: str | None, *, qcp: bool, requires_grad: bool) -> None:
         raise InputError(message("requires_grad=True", "a solve without derivatives", fix))
 
 
-def _compiled(
-    problem: cp.Problem, tolerance: float, max_steps: int
-) -> tuple[EquilibriumLayer, list[torch.Tensor]]:
+def _compiled(problem: cp.Problem, tolerance: float, max_steps: int) -> tuple[EquilibriumLayer, list[torch.Tensor]]:
     """The layer of a problem whose few parameters left (in an atom's data, in bounds) are inputs, and their values."""
     parameters = [p for p in problem.parameters() if not isinstance(p, Weight)]
     try:
@@ -139,8 +137,10 @@ def _solution(problem: cp.Problem, reduced: Reduced, found: ours.Solution, attri
 
 
 def _stored(variable: cp.Variable, value: Array) -> Any:
-    """A value as CVXPY keeps it: a diagonal variable sparse."""
-    return sp.diags_array(np.diagonal(value)) if variable.attributes["diag"] else value
+    """A value as CVXPY keeps it: exactly in the set of its attributes, a diagonal variable sparse."""
+    if variable.attributes["diag"]:
+        return sp.diags_array(np.diagonal(value))
+    return value if variable.attributes["bounds"] is not None else variable.project(value)
 
 
 def _duals(problem: cp.Problem, found: ours.Solution) -> dict[int, Any]:

@@ -25,7 +25,8 @@ STATUS = {
 }
 """CVXPY's verdicts as ours; anything else is DIVERGED."""
 
-CLARABEL = {"tol_gap_abs": 1e-10, "tol_gap_rel": 1e-10, "tol_feas": 1e-10}
+CLARABEL = tuple(dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), t) for t in (1e-12, 1e-10, 1e-8))
+"""Clarabel's tolerances, tightest first: near 1e-12 it may stop short, and the next one is tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,8 @@ class Nudgeable:
         cost = cp.Minimize(self.sign * problem.objective.args[0] + sum(nudges))
         self._tilted = cp.Problem(cost, problem.constraints)
         self._keywords: dict[str, Any] = {"solver": solver, "warm_start": False}
-        self._keywords |= dict(options) if options is not None else (CLARABEL if solver == cp.CLARABEL else {})
+        given = {} if options is None else dict(options)
+        self._attempts = CLARABEL if options is None and solver == cp.CLARABEL else (given,)
         if not cost.is_dcp(dpp=True) or not all(c.is_dcp(dpp=True) for c in problem.constraints):
             self._keywords["ignore_dpp"] = True
         self._lock = Lock()
@@ -85,7 +87,7 @@ class Nudgeable:
     def pair(self, values: Mapping[str, Array], tilts: Sequence[Array]) -> tuple[Answer, Answer]:
         """Solve one sample with +tilts and with −tilts."""
         with self._lock:
-            return self._at(values, tilts), self._at(values, [-t for t in tilts])
+            return self._at(values, tilts), self._at(values, [np.asarray(-t) for t in tilts])
 
     def _at(self, values: Mapping[str, Array], tilts: Sequence[Array] = ()) -> Answer:
         kept = {name: p.value for name, p in self.parameters.items()}
@@ -106,7 +108,10 @@ class Nudgeable:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                self._tilted.solve(**self._keywords)
+                for attempt in self._attempts:
+                    self._tilted.solve(**self._keywords, **attempt)
+                    if self._tilted.status != cp.OPTIMAL_INACCURATE:
+                        break
             except cp.error.DCPError:
                 return self._none(Status.NOT_CONVEX)
             except (cp.error.SolverError, ValueError, ArithmeticError):

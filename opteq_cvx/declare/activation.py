@@ -1,6 +1,6 @@
 """Activations in CVXPY: the convex f whose prox is σ, and ψ* = f + ½‖u‖², where σ(a) minimizes ψ*(u) − ⟨a, u⟩.
 
-Each is a CVXPY atom, convex by declaration (theory.md section 3), with values by NumPy. CVXPY solves it where its
+Each is a CVXPY atom, convex by declaration, with values by NumPy. CVXPY solves it where its
 epigraph has a cone form: ψ* of tanh, sigmoid, softmax by entropy, of softsign by a logarithm, of a/√(1 + a²)
 by a second-order cone, of the piecewise ones by squares and bounds. The network needs no cone form.
 """
@@ -65,7 +65,7 @@ def activation(name: str, **options: float) -> DeclaredActivation:
     Raises:
         CompileError: σ is the prox of no convex function, an unknown name, or options outside their range.
 
-    Source: theory.md section 3.
+    Source: Combettes, Pesquet, *Deep neural network structures solving variational inequalities*, arXiv 1808.07526, section 2.
     """
     row = table(name, **options)
     defaults = {k: p.default for k, p in inspect.signature(ACTIVATIONS[name]).parameters.items()}

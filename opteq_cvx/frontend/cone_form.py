@@ -51,19 +51,26 @@ class _Group:
     alpha: Array | None = None
 
 
-def cone_form(f: cp.Expression, arguments: Sequence[cp.Variable]) -> ConeForm:
-    """The cones of f ≤ t, for a convex `f` of plain variables."""
+def epigraph(f: cp.Expression, arguments: Sequence[cp.Variable], more: Sequence[Any] = ()) -> ConeForm:
+    """The cones of f ≤ t, for a convex `f` of plain variables, and of the constraints `more`."""
     t = cp.Variable(f.shape)
+    return cone_form([f <= t, *more], arguments, t)
+
+
+def cone_form(constraints: Sequence[Any], arguments: Sequence[cp.Variable], t: cp.Variable | None = None) -> ConeForm:
+    """The cones of constraints on plain variables and on t, the bound of an epigraph; other unknowns are auxiliary."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        data: dict[str, Any] = cp.Problem(cp.Minimize(0), [f <= t]).get_problem_data(
-            cp.CLARABEL, canon_backend="SCIPY"  # the default one scrambles matrices under an identity permutation
+        data: dict[str, Any] = cp.Problem(cp.Minimize(0), list(constraints)).get_problem_data(
+            cp.CLARABEL,
+            canon_backend="SCIPY",  # the default one scrambles matrices under an identity permutation
         )[0]
     matrix, offset = sp.csr_array(-data["A"]), np.asarray(data["b"], dtype=np.float64)
-    assert data.get("lower_bounds") is None and data.get("upper_bounds") is None, "Clarabel has no variable bounds"
+    for side in ("lower_bounds", "upper_bounds"):
+        assert data.get(side) is None, "Clarabel has no variable bounds"
     columns = data["param_prob"].var_id_to_col
     inside = [_columns(columns, v) for v in arguments]
-    bound = _columns(columns, t)
+    bound = np.zeros(0, dtype=np.int64) if t is None else _columns(columns, t)
     known = np.concatenate([bound, *inside])
     rest = np.setdiff1d(np.arange(matrix.shape[1]), known)
     matrix, rest, kept = _without_copies(matrix, offset, bound, rest, data["dims"])
@@ -100,7 +107,10 @@ def _columns(start_of: dict[int, int], v: cp.Variable) -> IntArray:
 def _without_copies(
     matrix: sp.csr_array, offset: Array, bound: IntArray, rest: IntArray, dims: Any
 ) -> tuple[sp.csr_array, IntArray, IntArray]:
-    """Remove s ≤ t between an epigraph variable s of CVXPY and the bound t: (matrix, auxiliary columns, nonneg rows)."""
+    """Remove s ≤ t between an epigraph variable s of CVXPY and the bound t.
+
+    Returns (matrix, auxiliary columns, rows of the nonnegative cone that are left).
+    """
     start, stop = dims.zero, dims.zero + dims.nonneg
     is_bound, is_rest = np.isin(np.arange(matrix.shape[1]), bound), np.isin(np.arange(matrix.shape[1]), rest)
     merge = sp.lil_array(sp.eye_array(matrix.shape[1]))

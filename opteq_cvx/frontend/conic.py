@@ -6,17 +6,20 @@ CVXPY's canonicalization (`cone_form`), with constant data. A bound g(x) ≤ s t
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
+import cvxpy as cp
 import numpy as np
+from cvxpy.atoms.affine.wraps import symmetric_wrap
 
 from opteq_cvx.errors import UnsupportedError, message
 from opteq_cvx.frontend.affine_products import reciprocal
 from opteq_cvx.frontend.affine_shapes import reshaping, summing
-from opteq_cvx.frontend.cone_form import ConeRows, cone_form, structured
+from opteq_cvx.frontend.cone_form import ConeForm, ConeRows, cone_form, epigraph, structured
 from opteq_cvx.frontend.convex_functions import rebuild
 from opteq_cvx.frontend.factor import factor
 from opteq_cvx.frontend.peel import functional
-from opteq_cvx.frontend.power_cones import power_chain
+from opteq_cvx.frontend.power_cones import power_tree
 from opteq_cvx.frontend.recognized import function_term, set_term
 from opteq_cvx.frontend.scope import Scope
 from opteq_cvx.frontend.tree import affine_node, as_affine, image
@@ -105,17 +108,30 @@ class Conic:
         if at is not None and not isinstance(data, Const):
             raise self.refused(flat, f"argument {at} of {flat.op} depends on a parameter inside another function")
         args = tuple(a for i, a in enumerate(flat.args) if i != at)
-        built = rebuild(Node(flat.op, args, flat.shape, flat.text, flat.attrs), None if data is None else data.dense())
+        constant = data.dense() if isinstance(data, Const) else None
+        built = rebuild(Node(flat.op, args, flat.shape, flat.text, flat.attrs), constant)
         if built is None or not built[0].is_convex():
             raise self.refused(flat, f"CVXPY has no cone form of {flat.op}")
-        form = cone_form(*built)
-        auxiliary = self.scope.fresh("s", (form.count,)) if form.count else None
-        values = [as_affine(a) for a in args]
-        self.terms.extend(self._term(rows, bound, values, auxiliary) for rows in form.rows)
+        self._add(epigraph(*built), bound, [as_affine(a) for a in args])
 
-    def _term(self, rows: ConeRows, bound: Affine, args: list[Affine], auxiliary: Affine | None) -> Term:
+    def constraint(self, constraint: Any, args: list[Affine]) -> tuple[Term, ...]:
+        """A cone of matrices or quadratures that only CVXPY takes apart, of affine arguments."""
+        plain = [cp.Variable(a.shape) for a in constraint.args]
+        pairs = zip(plain, constraint.args, strict=True)
+        known = [symmetric_wrap(v) if v.ndim == 2 and a.is_symmetric() else v for v, a in pairs]
+        copy = type(constraint)(*known, *constraint.get_data()[:-1])  # its identity comes last
+        self._add(cone_form([copy], plain), None, args)
+        return tuple(self.terms)
+
+    def _add(self, form: ConeForm, bound: Affine | None, args: list[Affine]) -> None:
+        auxiliary = self.scope.fresh("s", (form.count,)) if form.count else None
+        self.terms.extend(self._term(rows, bound, args, auxiliary) for rows in form.rows)
+
+    def _term(self, rows: ConeRows, bound: Affine | None, args: list[Affine], auxiliary: Affine | None) -> Term:
         total = [aff.of_param(act.spread(const(np.reshape(rows.offset, rows.shape)), rows.shape))]
-        inputs = [(rows.bound, bound), *zip(rows.arguments, args, strict=True)]
+        inputs = list(zip(rows.arguments, args, strict=True))
+        if bound is not None:
+            inputs.append((rows.bound, bound))
         if auxiliary is not None:
             inputs.append((rows.auxiliary, auxiliary))
         for matrix, x in inputs:
@@ -124,7 +140,7 @@ class Conic:
                 total.append(aff.image(m, x))
         if rows.atom == "pow_cone_nd":
             assert rows.alpha is not None, "power cones have exponents"
-            return power_chain(aff.add(*total), const(rows.alpha), self.scope, self.origin)
+            return power_tree(aff.add(*total), const(rows.alpha), self.scope, self.origin)
         data = EMPTY if rows.alpha is None else FrozenDict(alpha=const(rows.alpha))
         return Term(rows.atom, aff.add(*total), self.origin, data=data)
 

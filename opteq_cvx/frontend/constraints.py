@@ -12,7 +12,7 @@ from opteq_cvx.frontend.affine_shapes import permuting, reshaping
 from opteq_cvx.frontend.conic import Conic
 from opteq_cvx.frontend.hoist import hoist
 from opteq_cvx.frontend.names import kind
-from opteq_cvx.frontend.power_cones import power_chain
+from opteq_cvx.frontend.power_cones import power_tree
 from opteq_cvx.frontend.recognized import set_term
 from opteq_cvx.frontend.scope import Scope, text
 from opteq_cvx.frontend.terms import set_terms
@@ -219,7 +219,11 @@ def _pow_nd(constraint: Any, scope: Scope, origin: Origin) -> tuple[Term, ...]:
     if len(alpha.shape) == 2 and constraint.axis == 0:
         alpha = act.transpose(alpha)
     x = _joined(z, w, constraint.axis, head_first=False)
-    return (power_chain(x, alpha, scope, origin),)
+    return (power_tree(x, alpha, scope, origin),)
+
+
+def _taken_apart(constraint: Any, scope: Scope, origin: Origin) -> tuple[Term, ...]:
+    return Conic(scope, origin).constraint(constraint, [affine(a, scope) for a in constraint.args])
 
 
 _READERS: dict[str, Read] = {
@@ -233,4 +237,6 @@ _READERS: dict[str, Read] = {
     "exp": _exp,
     "pow": _pow,
     "pow_nd": _pow_nd,
+    "rel_entr": _taken_apart,
+    "op_rel_entr": _taken_apart,
 }

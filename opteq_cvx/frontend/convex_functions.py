@@ -16,13 +16,17 @@ from opteq_cvx.ir.tree import Node
 Build = Callable[..., cp.Expression]
 
 
-def rebuild(node: Node, data: Array | None) -> tuple[cp.Expression, tuple[cp.Variable, ...]] | None:
-    """(f, its variables): the convex function at the root of `node`, one variable for each argument, then its data.
+Rebuilt = tuple[cp.Expression, tuple[cp.Variable, ...], tuple[Any, ...]]
+"""A convex function, its variables, and constraints that tie them to variables with attributes."""
+
+
+def rebuild(node: Node, data: Array | None) -> Rebuilt | None:
+    """The convex function at the root of `node`: of one plain variable for each argument, and of its data.
 
     None for an operation that has no CVXPY function.
     """
     if "atom" in node.attrs:
-        return _of_atom(node.attrs["atom"])
+        return _of_atom(node.attrs["atom"], negative=bool(node.attrs.get("negative")))
     variables = tuple(cp.Variable(a.shape) for a in node.args)
     given = [_known(v, a) for v, a in zip(variables, node.args, strict=True)]
     attrs = {k: v for k, v in node.attrs.items() if k not in ("axes", "keepdims")}
@@ -32,7 +36,7 @@ def rebuild(node: Node, data: Array | None) -> tuple[cp.Expression, tuple[cp.Var
     if build is None:
         return None
     expr = build(*given, **attrs) if data is None else build(*given, data, **attrs)
-    return cp.reshape(expr, node.shape, order="C") if expr.shape != node.shape else expr, variables
+    return cp.reshape(expr, node.shape, order="C") if expr.shape != node.shape else expr, variables, ()
 
 
 def _known(v: cp.Variable, arg: Node) -> cp.Expression:
@@ -46,12 +50,13 @@ def _axis(attrs: FrozenDict, rank: int) -> dict[str, Any]:
     return {"axis": axis, "keepdims": attrs["keepdims"]}
 
 
-def _of_atom(atom: Any) -> tuple[cp.Expression, tuple[cp.Variable, ...]]:
-    """An atom with data of its own: a perspective keeps its variables, others get fresh ones."""
-    if hasattr(atom, "f"):
-        return atom, tuple(atom.args)
+def _of_atom(atom: Any, *, negative: bool) -> Rebuilt:
+    """An atom with data of its own; a perspective is one of the user's own variables, which are tied to plain ones."""
     variables = tuple(cp.Variable(a.shape) for a in atom.args)
-    return atom.copy(list(variables)), variables
+    if hasattr(atom, "f"):
+        ties = tuple(a == v for a, v in zip(atom.args, variables, strict=True))
+        return -atom if negative else atom, variables, ties
+    return type(atom)(*variables, atom._parent), variables, ()
 
 
 FUNCTIONS: dict[str, Build] = {
@@ -60,7 +65,7 @@ FUNCTIONS: dict[str, Build] = {
     "neg_power": lambda x, p: -cp.power(x, p, approx=False),
     "neg_log": lambda x: -cp.log(x),
     "neg_entr": lambda x: -cp.entr(x),
-    "huber": lambda x, m: cp.huber(x, float(m.reshape(-1)[0])),
+    "huber": lambda x, m: cp.huber(x, m.reshape(-1)[0]),
     "xexp": lambda x: cp.xexp(nonneg_wrap(x)),
     "norm2": lambda x, axis, keepdims: cp.pnorm(x, 2, axis=axis, keepdims=keepdims),
     "pnorm": lambda x, p, axis, keepdims: cp.pnorm(x, p, axis=axis, keepdims=keepdims, approx=False),

@@ -15,7 +15,7 @@ import numpy as np
 from cvxpy.atoms.affine.add_expr import AddExpression
 from cvxpy.atoms.affine.affine_atom import AffAtom
 from cvxpy.atoms.cumprod import cumprod
-from cvxpy.constraints.exponential import ExpCone
+from cvxpy.constraints.exponential import ExpCone, OpRelEntrConeQuad, RelEntrConeQuad
 from cvxpy.constraints.nonpos import Inequality, NonNeg, NonPos
 from cvxpy.constraints.power import PowCone3D, PowConeND
 from cvxpy.constraints.psd import PSD
@@ -264,6 +264,8 @@ CONSTRAINTS: dict[type, str] = {
     ExpCone: "exp",
     PowCone3D: "pow",
     PowConeND: "pow_nd",
+    RelEntrConeQuad: "rel_entr",
+    OpRelEntrConeQuad: "op_rel_entr",
 }
 """Constraint class → kind, as `ir.Constraint` records it (subclasses of the power cones included)."""
 

@@ -318,6 +318,13 @@ def _quad_form(args: tuple[Node, ...], shape: Shape, words: str, attrs: Attrs, e
     return Node("quad_form", (x, p), shape, words)
 
 
+def _kept(args: tuple[Node, ...], shape: Shape, words: str, attrs: Attrs, expr: Any) -> Node:
+    """A function with data of its own, as it is; a concave one as the negative of a convex one."""
+    if expr.is_atom_convex():
+        return Node("kept", args, shape, words, FrozenDict(attrs))
+    return negative(Node("kept", args, shape, words, FrozenDict(attrs, negative=True)), words)
+
+
 NORMALIZE: dict[str, Normalize] = {
     "activation": _activation,
     "abs": _abs,
@@ -344,12 +351,14 @@ NORMALIZE: dict[str, Normalize] = {
     "minimum": mirrored(_maximum),
     "norm1": _norm1,
     "norm_inf": reducing("norm_inf"),
+    "perspective": _kept,
     "pnorm": _pnorm,
     "power": _power,
     "quad_form": _quad_form,
     "quad_over_lin": _quad_over_lin,
     "rel_entr": elementwise("rel_entr"),
     "sum_largest": reducing("sum_largest"),
+    "suppfunc": _kept,
     "von_neumann_entr": negated(whole("neg_von_neumann_entr")),
     "xexp": elementwise("xexp"),
 }

@@ -17,7 +17,7 @@ class Halpern(Iteration):
 
     p is `anchor` (d,), (1, d) or (B, d); None stands for the start z_0, with ‖z_k − T(z_k)‖ ≤ 2‖z_0 − z*‖/(k + 1).
     Sublinear by nature: for choosing among fixed points, not for speed.
-    Source: Lieder, On the convergence rate of the Halpern-iteration, Optim. Lett. 15, 2021; theory.md 9.1.
+    Source: Lieder, On the convergence rate of the Halpern-iteration, Optim. Lett. 15, 2021.
     """
 
     anchor: Tensor | None = None

@@ -15,7 +15,7 @@ class Plain(Iteration):
     """z⁺ = (1 − a) z + a T(z), a = `relaxation`.
 
     Converges for an averaged or contractive T at a = 1, for any nonexpansive T at a in (0, 1), and for a
-    firmly nonexpansive T (Douglas-Rachford) at a in (0, 2). Source: Krasnoselskii 1955; Mann 1953; theory.md 4.2.
+    firmly nonexpansive T (Douglas-Rachford) at a in (0, 2). Source: Krasnoselskii 1955; Mann 1953.
     """
 
     relaxation: float = 1.0

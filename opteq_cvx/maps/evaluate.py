@@ -46,9 +46,7 @@ class Environment:
         self.values = values
         self.dtype = dtype
         self.device = torch.device(device)
-        self._known: dict[
-            int, tuple[ParamExpr, Tensor]
-        ] = {}  # the expression is kept, so that its id stays its own
+        self._known: dict[int, tuple[ParamExpr, Tensor]] = {}  # the expression is kept, so that its id stays its own
 
     def __call__(self, expr: ParamExpr) -> Tensor:
         """The value of `expr`, (1|B, *expr.shape).

@@ -82,9 +82,7 @@ class ConstantSparse(Matrix):
     @override
     def rows(self, x: Tensor) -> Tensor:
         lead = x.shape[:-1]
-        return self.matrix.multiply(x.reshape(size(tuple(lead)), x.shape[-1])).reshape(
-            *lead, self.matrix.shape[0]
-        )
+        return self.matrix.multiply(x.reshape(size(tuple(lead)), x.shape[-1])).reshape(*lead, self.matrix.shape[0])
 
     @override
     def left(self, x: Tensor) -> Tensor:

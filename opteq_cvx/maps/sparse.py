@@ -72,9 +72,7 @@ class SparseMatrix:
     def _scatter(self, x: Tensor) -> Tensor:
         """The same product by gather and scatter, which torch can trace."""
         indptr, columns, data = self._parts()
-        lines = torch.repeat_interleave(
-            torch.arange(self.shape[0]), indptr.diff(), output_size=columns.shape[0]
-        )
+        lines = torch.repeat_interleave(torch.arange(self.shape[0]), indptr.diff(), output_size=columns.shape[0])
         terms = x.index_select(1, columns.to(x.device)) * data.to(dtype=x.dtype, device=x.device)
         return x.new_zeros(x.shape[0], self.shape[0]).index_add(1, lines.to(x.device), terms)
 

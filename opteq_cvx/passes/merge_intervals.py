@@ -50,7 +50,7 @@ def _box(terms: list[Term], name: str, shape: Shape, layout: Layout) -> Term:
         selection, bounds = as_selection(term.arg, layout), interval_bounds(term)
         assert selection is not None  # chosen by the caller
         assert bounds is not None
-        index = selection.index - start
+        index = np.asarray(selection.index - start)  # of a scalar, NumPy makes a number
         lower = _combine("maximum", lower, _embed(bounds[0], index, shape, -np.inf))
         upper = _combine("minimum", upper, _embed(bounds[1], index, shape, np.inf))
     where = ", ".join(t.origin.where for t in terms)

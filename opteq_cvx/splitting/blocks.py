@@ -1,7 +1,7 @@
 """Blocks: the proximal part of a program as proxes on disjoint sets of coordinates.
 
 A block carries one atom on a scaled selection s∘u[index] + b, or a scalar function followed by an interval on
-the same coordinates (prox of the sum is the composition, interval last: Yu 2013; theory.md §12.2).
+the same coordinates (prox of the sum is the composition, interval last: Yu 2013).
 """
 
 from collections.abc import Callable, Sequence

@@ -102,8 +102,10 @@ class Splitting(ABC):
         """(infeasible, unbounded) (B,), certified from the step at z; None where the map cannot tell."""
         return None
 
-    def polish(self, z: Tensor, theta: Theta, prepared: Prepared, tolerance: float) -> tuple[Tensor, Tensor] | None:
-        """A state closer to the fixed point by other means, and the steps that took (B,); None where there are none."""
+    def polish(
+        self, z: Tensor, theta: Theta, prepared: Prepared, tolerance: float, steps: int
+    ) -> tuple[Tensor, Tensor] | None:
+        """A state closer to the fixed point by at most `steps` of other means, and their number (B,); None: no such."""
         return None
 
     def rebalance(self, z: Tensor, theta: Theta, prepared: Prepared) -> tuple[Tensor, Prepared] | None:

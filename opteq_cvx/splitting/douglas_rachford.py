@@ -29,7 +29,6 @@ EQUALITY = 1e3  # how much heavier equality rows weigh
 RHO = 0.1
 EXTREME = 1e6  # R never moves further than this from where equilibration put it
 NEWTON_WORK = 4e9  # no Newton steps where one costs more flops than this
-NEWTON_STEPS = 40  # in one polish
 REBALANCE = 2.0  # R changes when primal and dual residuals differ by more than the square of this
 
 
@@ -128,7 +127,9 @@ class DouglasRachford(Frozen, Splitting):
         return state, self._factorized(theta, sigma, metric, prepared.certificate)
 
     @override
-    def polish(self, z: Tensor, theta: Theta, prepared: Prepared, tolerance: float) -> tuple[Tensor, Tensor] | None:
+    def polish(
+        self, z: Tensor, theta: Theta, prepared: Prepared, tolerance: float, steps: int
+    ) -> tuple[Tensor, Tensor] | None:
         n, m, rows = self.form.layout.n, self.form.m, z.shape[0]
         if rows * n * n * (n + m) > NEWTON_WORK or not newton.formable(self.form.blocks):
             return None
@@ -139,9 +140,7 @@ class DouglasRachford(Frozen, Splitting):
             return self._optimality(x, w, y, theta)
 
         start = (x, metric * (v - w))
-        done = newton.finish(
-            self.form.blocks, theta, sigma, metric, start, residuals, tolerance=tolerance, steps=NEWTON_STEPS
-        )
+        done = newton.finish(self.form.blocks, theta, sigma, metric, start, residuals, tolerance=tolerance, steps=steps)
         return torch.cat([sigma.sqrt() * done.x, metric.sqrt() * (done.w + done.y / metric)], dim=1), done.steps
 
     @override

@@ -18,6 +18,7 @@ from opteq_cvx.splitting.blocks import Block
 from opteq_cvx.splitting.system import matmul
 
 FAR = 1e4  # how far along a ray, in units of the point's own size
+OUTSIDE = 1e-3  # a ray leaves a domain where so large a part of it points outside
 TINY = 1e-10  # the step with which a function's prox becomes the projection onto its domain
 
 
@@ -42,7 +43,7 @@ def certify(
     small = torch.finfo(w.dtype).tiny
     y = dy / _norm(dy).clamp_min(small)[:, None]
     x = dx / _norm(dx).clamp_min(small)[:, None]
-    support, slope, leaves = _along(blocks, rest, w, y, matmul(x, k.mT))
+    support, slope, leaves = _along(blocks, rest, w, y, matmul(x, k.mT), tolerance * torch.linalg.vector_norm(k, dim=2))
     scale = torch.maximum(_top(k.flatten(1)), torch.ones_like(q[:, 0]))
     offset = (b * y).sum(1)
     margin = tolerance * (1.0 + _norm(b.expand_as(y)))
@@ -55,9 +56,9 @@ def certify(
 
 
 def _along(
-    blocks: Sequence[Block], rest: Sequence[Tensor], w: Tensor, y: Tensor, d: Tensor
+    blocks: Sequence[Block], rest: Sequence[Tensor], w: Tensor, y: Tensor, d: Tensor, noise: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """σ_dom g(y), rec g(d), and whether d leaves dom g, each (B,)."""
+    """σ_dom g(y), rec g(d), and whether d leaves dom g, each (B,); d is known up to `noise` (1|B, m)."""
     support, slope = w.new_zeros(w.shape[0]), w.new_zeros(w.shape[0])
     leaves = torch.zeros(w.shape[0], dtype=torch.bool, device=w.device)
     values = list(rest)
@@ -71,7 +72,8 @@ def _along(
         support = support + (up * far).sum(1)
         target = here + t * move
         reached = onto(target)
-        leaves = leaves | (_norm(target - reached) > 1e-3 * t[:, 0] * _norm(move).clamp_min(1e-9))
+        blur = noise.index_select(1, rows).amax(dim=1) if block.index.size else noise.sum(1) * 0.0
+        leaves = leaves | (_norm(target - reached) > t[:, 0] * torch.maximum(OUTSIDE * _norm(move), blur))
         if Trait.SET not in block.f.traits:
             slope = slope + (block.value(reached, own) - block.value(onto(here), own)) / t[:, 0]
     return support, slope, leaves

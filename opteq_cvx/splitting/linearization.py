@@ -76,7 +76,7 @@ class SymmetricLinearization(Linearization):
 
     The adjoint system (I − M D) w = v is symmetric positive definite in the semi-inner product ⟨x, D y⟩ when
     λ_max(D^½ M D^½) < 1, so conjugate gradients solve it; only D w enters gradients, and w = v + M D w.
-    Source: theory.md 10.1, 10.2.
+    Source: D(I − MD) = D − DMD is symmetric positive semidefinite; Hestenes, Stiefel 1952.
     """
 
     def __init__(

@@ -24,8 +24,8 @@ INNER = 0.1  # the gradient of φ is made so much smaller than the primal residu
 FALL = 0.25  # R grows where an outer step reduces the primal residual by less
 GROW = 10.0
 LIMIT = 1e8  # R never grows by more than this
-TRIES = 8  # evaluations of φ′ in one line search
-CURVATURE = 0.5  # a step is taken where |φ′| has fallen by this factor
+TRIES = 20  # evaluations of φ′ in one line search
+CURVATURE = 0.1  # a step is taken where |φ′| has fallen by this factor
 WIDE = 96  # largest non-separable block whose Jacobian is formed
 
 Prox = Callable[[Tensor], Tensor]
@@ -35,7 +35,7 @@ Residuals = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The best point found: x (B, n), w and y (B, m), its error and the Newton steps it took, both (B,)."""
+    """The best point found: x (B, n), w and y (B, m), its error and the steps made before it was left, both (B,)."""
 
     x: Tensor
     w: Tensor
@@ -90,9 +90,14 @@ def finish(
         direction = -_solve(curvature, gradient)
 
         ahead = matmul(direction, k.mT)
-        flat, bend = (gradient * direction).sum(1) - (moved * ahead).sum(1), ((matmul(direction, p) + sigma * direction) * direction).sum(1)
+        flat, bend = (
+            (gradient * direction).sum(1) - (moved * ahead).sum(1),
+            ((matmul(direction, p) + sigma * direction) * direction).sum(1),
+        )
 
-        def along(t: Tensor, prox: Prox = prox, r: Tensor = r, line: tuple[Tensor, ...] = (v, ahead, flat, bend)) -> Tensor:
+        def along(
+            t: Tensor, prox: Prox = prox, r: Tensor = r, line: tuple[Tensor, ...] = (v, ahead, flat, bend)
+        ) -> Tensor:
             v, ahead, flat, bend = line
             inner = v + t[:, None] * ahead
             return flat + t * bend + (r * (inner - prox(inner)) * ahead).sum(1)
@@ -111,7 +116,7 @@ def _better(best: Finish, x: Tensor, w: Tensor, y: Tensor, error: Tensor, step: 
         torch.where(pick, w, best.w),
         torch.where(pick, y, best.y),
         torch.where(take, error, best.error),
-        torch.where(take, torch.full_like(best.steps, step), best.steps),
+        torch.where(best.error > tolerance, torch.full_like(best.steps, step), best.steps),
     )
 
 
@@ -173,7 +178,8 @@ def _curvature(parts: Sequence[Block], rest: Sequence[Tensor], r: Tensor, v: Ten
             continue
         eye = torch.eye(stop - start, dtype=v.dtype, device=v.device)
         rows = [
-            torch.autograd.grad(image, point, eye[i].expand(batch, -1), retain_graph=True)[0] for i in range(stop - start)
+            torch.autograd.grad(image, point, eye[i].expand(batch, -1), retain_graph=True)[0]
+            for i in range(stop - start)
         ]
         jacobian = torch.stack(rows, dim=1).nan_to_num(0.0)
         middle = eye - (jacobian + jacobian.mT) / 2

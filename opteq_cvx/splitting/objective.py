@@ -5,11 +5,14 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from opteq_cvx.atoms import Trait, atom
+from opteq_cvx.atoms import Atom, Trait, atom
 from opteq_cvx.ir.frozen import size
 from opteq_cvx.ir.program import Program, Term
 from opteq_cvx.maps.affine import affine
 from opteq_cvx.maps.evaluate import Environment
+
+TINY = 1e-10  # the step with which a prox becomes the projection onto the domain
+SLACK = 0.4  # rounding to this power is how far outside, relatively, an iterate may lie
 
 
 def objective(program: Program, variables: Mapping[str, Tensor], env: Environment) -> Tensor:
@@ -37,11 +40,22 @@ def term_value(term: Term, variables: Mapping[str, Tensor], env: Environment) ->
     """⟨w, f(Kx + b)⟩ of one term, (1|B,)."""
     f = atom(term.atom).from_static(term.static)
     x = affine(term.arg, variables, env)
-    value = f.value(x, _data(term, env))
+    data = _data(term, env)
+    value = f.value(x, data)
+    if Trait.SET not in f.traits:
+        value = f.value(_inside(f, x, value, data), data)
     if term.weight is not None:
         weight = env(term.weight)
         value = value * weight.reshape(weight.shape[0], *(1,) * (value.ndim - weight.ndim), *weight.shape[1:])
     return value.reshape(value.shape[0], size(value.shape[1:])).sum(dim=1)
+
+
+def _inside(f: Atom, x: Tensor, value: Tensor, data: Mapping[str, Tensor]) -> Tensor:
+    """x, put onto the domain of f where it lies outside by no more than an iterate's rounding (x of a solved program
+    may be -1e-12 where f needs x >= 0); `value` is f(x)."""
+    onto = f.prox(x.detach(), torch.full_like(value.detach(), TINY), data).detach()
+    near = (onto - x).abs() <= torch.finfo(x.dtype).eps ** SLACK * (1.0 + x.abs())
+    return torch.where(torch.isfinite(value) | ~near, x, x + (onto - x.detach()))
 
 
 def _data(term: Term, env: Environment) -> dict[str, Tensor]:

@@ -17,9 +17,7 @@ def gradients(cls: type[Atom]) -> None:
         names = list(case.data)
         data = [case.data[k].expand(2, *case.data[k].shape).clone().requires_grad_() for k in names]
 
-        def prox(
-            v: Tensor, step: Tensor, *data: Tensor, case: Case = case, names: list[str] = names
-        ) -> Tensor:
+        def prox(v: Tensor, step: Tensor, *data: Tensor, case: Case = case, names: list[str] = names) -> Tensor:
             return case.atom.prox(v, step, dict(zip(names, data, strict=True)))
 
         with warnings.catch_warnings():
@@ -50,9 +48,7 @@ def _scalar_kinks(case: Case, step: Tensor, h: float = 1e-6) -> None:
         right = (atom.prox(at + h, step, data) - x) / h
         left = (x - atom.prox(at - h, step, data)) / h
         slope = torch.where(finite, _slope(case, at, step, data), 0.0)
-        close(
-            slope, torch.where(finite, torch.minimum(left, right), 0.0), case, "derivative at a kink", SLOPE
-        )
+        close(slope, torch.where(finite, torch.minimum(left, right), 0.0), case, "derivative at a kink", SLOPE)
     grid = torch.linspace(-6.0, 6.0, 6002, dtype=torch.float64).reshape(-1, *(1,) * len(case.event))
     grid = grid.expand(-1, *case.event).contiguous()
     jumps = _slope(case, grid, step, lead(data, 1)).diff(dim=0).abs() > 0.2

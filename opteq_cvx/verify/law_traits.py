@@ -58,9 +58,7 @@ def _is_homogeneous(case: Case) -> bool:
     f = case.atom.value(x, data)
     if Trait.SET in case.atom.traits:
         return False
-    return all(
-        torch.allclose(case.atom.value(s * x, data), s * f, rtol=ROUND, atol=ROUND) for s in (0.0, 0.5, 3.0)
-    )
+    return all(torch.allclose(case.atom.value(s * x, data), s * f, rtol=ROUND, atol=ROUND) for s in (0.0, 0.5, 3.0))
 
 
 def _is_even(case: Case) -> bool:
@@ -109,10 +107,7 @@ def _is_smooth(case: Case) -> bool:
         return False
     kinks = case.atom.kinks(v[0], full(case, 1.0), case.data)
     jumps = [case.atom.value(k + 1e-5, case.data) + case.atom.value(k - 1e-5, case.data) for k in kinks]
-    return all(
-        bool(((j - 2 * case.atom.value(k, case.data)) <= 1e-7).all())
-        for j, k in zip(jumps, kinks, strict=True)
-    )
+    return all(bool(((j - 2 * case.atom.value(k, case.data)) <= 1e-7).all()) for j, k in zip(jumps, kinks, strict=True))
 
 
 def _is_strongly_convex(case: Case) -> bool:

@@ -58,7 +58,7 @@ def _membership(case: Case, spelled: Spelled, x: Tensor) -> None:
 
 
 def _respect(variable: cp.Variable, value: Array) -> Array:
-    return number(variable.project(value))  # type: ignore[no-untyped-call]
+    return number(variable.project(value))
 
 
 def prox_is_cvxpys(cls: type[Atom]) -> None:
@@ -91,9 +91,7 @@ def firmly_nonexpansive(cls: type[Atom]) -> None:
             pu, pv = (case.atom.prox(w, step, lead(case.data, 1)) for w in (u, v))
             gap = ((pu - pv) * (u - v) - (pu - pv) ** 2).reshape(50, -1).sum(-1)
             size = ((u - v) ** 2).reshape(50, -1).sum(-1)
-            require(
-                (gap >= -ROUND * (size + u.abs().max())).all(), case, "the prox is not firmly nonexpansive"
-            )
+            require((gap >= -ROUND * (size + u.abs().max())).all(), case, "the prox is not firmly nonexpansive")
 
 
 def batch_is_a_loop(cls: type[Atom]) -> None:
@@ -137,9 +135,7 @@ def inplace_agrees(cls: type[Atom]) -> None:
     """`prox_inplace` returns the prox."""
     for case in cases(cls):
         v, step, data = normal(case, (4,)), steps(case, (4,)), lead(case.data, 1)
-        close(
-            case.atom.prox_inplace(v.clone(), step, data), case.atom.prox(v, step, data), case, "prox_inplace"
-        )
+        close(case.atom.prox_inplace(v.clone(), step, data), case.atom.prox(v, step, data), case, "prox_inplace")
 
 
 def moreau(cls: type[Atom]) -> None:
@@ -187,9 +183,7 @@ def inputs_unchanged(cls: type[Atom]) -> None:
         case.atom.conjugate(v, data)
         case.atom.violation(v, data)
         after = (v, step, *data.values())
-        require(
-            all(torch.equal(a, b) for a, b in zip(before, after, strict=True)), case, "an input was mutated"
-        )
+        require(all(torch.equal(a, b) for a, b in zip(before, after, strict=True)), case, "an input was mutated")
 
 
 def finite_everywhere(cls: type[Atom]) -> None:
@@ -203,9 +197,7 @@ def finite_everywhere(cls: type[Atom]) -> None:
                     step = torch.full(case.reduced, s, dtype=dtype, requires_grad=True)
                     x = case.atom.prox(v, step, data)
                     grads = torch.autograd.grad(x.sum(), (v, step), allow_unused=True)
-                    require(
-                        x.isfinite().all(), case, f"prox of {size} with step {s} in {dtype} is {x.detach()}"
-                    )
+                    require(x.isfinite().all(), case, f"prox of {size} with step {s} in {dtype} is {x.detach()}")
                     fine = all(g is None or g.isfinite().all() for g in grads)
                     require(fine, case, f"gradient at {size} with step {s} in {dtype} is {grads}")
         bad = torch.full(case.event, torch.nan, dtype=torch.float64)

@@ -11,9 +11,10 @@ import cvxpy as cp
 import numpy as np
 
 from opteq_cvx.atoms import Spelling, Trait, atom
+from opteq_cvx.declare.activation import ActivationAtom
 from opteq_cvx.errors import UnsupportedError, message
 from opteq_cvx.ir.frozen import IntArray, Shape, size
-from opteq_cvx.verify.cvx import FUNCTIONS, broadcast, reshape, stack, sum_squares, vec
+from opteq_cvx.verify.cvx import FUNCTIONS, add, broadcast, reshape, stack, sum_squares, vec
 from opteq_cvx.verify.values import dense
 
 Data = Mapping[str, cp.Expression]
@@ -93,6 +94,28 @@ def _box(x: cp.Expression, data: Data) -> list[cp.Constraint]:
     return sides
 
 
+def _hinges(x: Any, data: Data, static: Static) -> Meaning:
+    pieces = [FUNCTIONS.multiply(data[f"w{k}"], FUNCTIONS.pos(x - data[f"c{k}"])) for k in range(static["count"])]
+    return add(pieces)
+
+
+def _activation(name: str) -> Callable[[Any, Data, Static], Meaning]:
+    """The activation's f, a CVXPY atom of ours: not every one has a cone form."""
+    return lambda x, data, static: ActivationAtom(x, name, dict(static), False)
+
+
+ACTIVATED = ("tanh", "sigmoid", "softplus", "log_sigmoid", "softsign", "algebraic", "arctan", "elu", "celu")
+"""Activations whose f is a function of its own, entry by entry."""
+
+NONNEGATIVE: Mapping[str, tuple[str, ...]] = {
+    "huber": ("M",),
+    "tv": ("w",),
+    "fused_lasso": ("w", "m"),
+    "sorted_l1": ("w",),
+    "hinges": ("w",),
+}
+"""Data that CVXPY must know to be nonnegative, by the first letters of their names."""
+
 ENTRIES: Mapping[str, Callable[[Any, Data, Static], Meaning]] = {
     "linear": lambda x, data, static: x,
     "abs": lambda x, data, static: FUNCTIONS.abs(x),
@@ -107,6 +130,8 @@ ENTRIES: Mapping[str, Callable[[Any, Data, Static], Meaning]] = {
     "neg_log": lambda x, data, static: -FUNCTIONS.log(x),
     "power": lambda x, data, static: FUNCTIONS.power(x, static["p"]),
     "neg_power": lambda x, data, static: -FUNCTIONS.power(x, static["p"]),
+    "hinges": _hinges,
+    **{f"activation_{name}": _activation(name) for name in ACTIVATED},
     "box": lambda x, data, static: _box(x, data),
     "nonneg": lambda x, data, static: [x >= 0],
     "nonpos": lambda x, data, static: [x <= 0],
@@ -178,7 +203,32 @@ def _spectral(function: Callable[[cp.Expression], cp.Expression], x: Argument) -
     return stack([function(m) for m in _symmetric_parts(x)])
 
 
+def _rows(x: Argument) -> list[cp.Expression]:
+    return [x.flat[group] for group in x.groups((-1,))]
+
+
+def _tv(x: Argument, data: Data, static: Static) -> Meaning:
+    weights = vec(broadcast(data["w"], (*x.shape[:-1], x.shape[-1] - 1)))
+    steps = x.shape[-1] - 1
+    jumps = [FUNCTIONS.abs(row[1:] - row[:-1]) for row in _rows(x)]
+    pairs = ((weights[i * steps : (i + 1) * steps], jump) for i, jump in enumerate(jumps))
+    return stack([FUNCTIONS.sum(FUNCTIONS.multiply(w, jump)) for w, jump in pairs])
+
+
+def _fused(x: Argument, data: Data, static: Static) -> Meaning:
+    sizes = vec(broadcast(data["m"], x.reduced((-1,))))
+    l1 = stack([FUNCTIONS.norm1(row) for row in _rows(x)])
+    total: cp.Expression = _tv(x, data, static) + FUNCTIONS.multiply(sizes, l1)
+    return total
+
+
 WHOLE: Mapping[str, Callable[[Argument, Data, Static], Meaning]] = {
+    "tv": _tv,
+    "fused_lasso": _fused,
+    "monotone": lambda x, data, static: [row[1:] >= row[:-1] for row in _rows(x)],
+    "dotsort": lambda x, data, static: stack([FUNCTIONS.dotsort(x.flat, data["w"])]),
+    "sorted_l1": lambda x, data, static: stack([FUNCTIONS.dotsort(FUNCTIONS.abs(x.flat), data["w"])]),
+    "activation_softmax": lambda x, data, static: vec(ActivationAtom(reshape(x.flat, x.shape), "softmax", {}, False)),
     "box_plane": _box_plane,
     "huber": lambda x, data, static: _huber(x, data),
     "symmetric": lambda x, data, static: [m == m.T for m in _matrices(x)],

@@ -21,7 +21,7 @@ from opteq_cvx.ir.program import Affine, Program, Term
 from opteq_cvx.verify.convexity import EIGENVALUE_SLACK, SMALLEST
 from opteq_cvx.verify.cvx import add, broadcast, has_parameters, matmul, multiply, reshape, total, vec
 from opteq_cvx.verify.linear import apply
-from opteq_cvx.verify.meanings import Argument, Meaning, meaning
+from opteq_cvx.verify.meanings import NONNEGATIVE, Argument, Meaning, meaning
 
 Evaluate = Callable[[ParamExpr], Tensor]
 """Gives a ParamExpr its value for one sample, (1, *shape), in float64; a `maps.evaluate.Environment` is
@@ -151,8 +151,9 @@ class _Builder:
             flat = self.detach(vec(rows))
             data = {}
         else:
-            signs = {"M": "nonneg"} if term.atom == "huber" else {}
-            data = {name: self.leaf(expr, signs.get(name, "")) for name, expr in term.data.items()}
+            starts = NONNEGATIVE.get(term.atom, ())
+            kinds = {name: "nonneg" if name.startswith(starts) else "" for name in term.data}
+            data = {name: self.leaf(expr, kinds[name]) for name, expr in term.data.items()}
         found = meaning(term.atom, Argument(flat, term.arg.shape), term.static, data)
         for sign in ("nonneg", "nonpos"):
             if _convex(found):

@@ -22,7 +22,7 @@ def contraction(A: Tensor) -> Tensor:
     the lower block of Q in [I; A] = QR (R = Lᵀ), orthonormal however large A is but several times dearer (and the
     choice inside function transforms, which cannot look at A). The smaller side is factored. O(mn·min(m, n)).
 
-    Source: theory.md 11.1, Cholesky ball.
+    Source: WᵀW = I − (I + AᵀA)⁻¹ up to a rotation, since LLᵀ = I + AᵀA.
     """
     wide = A.shape[-2] < A.shape[-1]
     tall = A.mT if wide else A
@@ -100,7 +100,7 @@ class Ball(Part):
 class SemidefiniteBall(Part):
     """S = sign · ρ'·CCᵀ with C = contraction(A), A square: 0 ⪯ ±S and ‖S‖₂ < ρ.
 
-    Source: theory.md 11.2.
+    Source: Lezcano-Casado, *Trivializations*, arXiv 1909.09501.
     """
 
     def __init__(self, radius: float, *, sign: int) -> None:

@@ -3,7 +3,7 @@
 All take (*batch, m, n) and return (*batch); all are differentiable. Power iteration is not here: it
 approaches the norm from below. `kernel_matrix` reduces a convolution kernel to a matrix.
 
-Source: theory.md 11.1.
+Source: Delattre et al., arXiv 2305.16173 (Gram iteration); the others are textbook.
 """
 
 import torch

@@ -22,7 +22,7 @@ class Cayley(Part):
     Square: W = (I − A)(I + A)⁻¹, the rotations without eigenvalue −1. One QR, the identity on
     orthonormal matrices to first order along them, removes the rounding of large A. O(mn²).
 
-    Source: theory.md 11.2; Trockman, Kolter, arXiv 2104.07167, section 4 (rectangular form).
+    Source: Trockman, Kolter, arXiv 2104.07167, section 4 (rectangular form).
     """
 
     @override

@@ -29,7 +29,7 @@ def softplus_inverse(y: Tensor) -> Tensor:
 class HalfLine(Part):
     """y = sign · (softplus(v) + floor), entry by entry.
 
-    Source: theory.md 11.2.
+    Source: Lezcano-Casado, *Trivializations*, arXiv 1909.09501.
     """
 
     def __init__(self, *, sign: int, strict: bool) -> None:

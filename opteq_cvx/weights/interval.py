@@ -18,7 +18,7 @@ class Interval(Part):
     Two-sided: y = l·σ(−v) + u·σ(v) with σ the sigmoid. One-sided: y = l + softplus(v) or y = u − softplus(v).
     Unbounded entries: y = v; entries with l = u are constant.
 
-    Source: theory.md 11.2.
+    Source: Lezcano-Casado, *Trivializations*, arXiv 1909.09501.
     """
 
     lower: Tensor

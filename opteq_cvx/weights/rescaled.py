@@ -18,7 +18,7 @@ class Rescaled(Part):
     A bijection onto {b(W) < ρ'}: b is within min(m, n)^(1/1024) of the norm, and W reaches no further
     than that.
 
-    Source: theory.md 11.1 (Gram iteration), 11.2.
+    Source: Delattre et al., arXiv 2305.16173 (Gram iteration).
     """
 
     def __init__(self, radius: float) -> None:

@@ -11,7 +11,7 @@ from opteq_cvx.weights.part import Part
 class Scatter(Part):
     """Put a vector of free entries at the flat positions `index` (C order) of a tensor that is 0 elsewhere.
 
-    Source: theory.md 11.2.
+    Source: Lezcano-Casado, *Trivializations*, arXiv 1909.09501.
     """
 
     index: Tensor

@@ -16,7 +16,7 @@ ZERO = 1e-4
 class Semidefinite(Part):
     """S = sign · LLᵀ with a square L.
 
-    Source: theory.md 11.2.
+    Source: Lezcano-Casado, *Trivializations*, arXiv 1909.09501.
     """
 
     def __init__(self, *, sign: int) -> None:

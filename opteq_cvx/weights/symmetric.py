@@ -9,7 +9,7 @@ from opteq_cvx.weights.part import Part, symmetrized
 class Symmetric(Part):
     """S = ½(A + Aᵀ) over the last two axes; entries keep the convex set of an entrywise part before it.
 
-    Source: theory.md 11.2.
+    Source: Lezcano-Casado, *Trivializations*, arXiv 1909.09501.
     """
 
     @override

@@ -31,7 +31,7 @@ def test_formula(steps: int, damping: float, generator: torch.Generator) -> None
 
 
 def test_bias_falls_with_steps(generator: torch.Generator) -> None:
-    """‖error‖ ≤ q^{k+1}‖g‖/(1 − q) for k + 1 steps. Source: theory.md 10.1."""
+    """‖error‖ ≤ q^{k+1}‖g‖/(1 − q) for k + 1 steps. Source: the tail of the geometric series."""
     q = 0.8
     theta = parameters(D, B, generator, symmetric=False, norm=q)
     g = torch.randn(B, D, dtype=torch.float64, generator=generator)

@@ -29,9 +29,7 @@ def draw(generator: torch.Generator, *shape: int) -> Tensor:
     return torch.randn(shape, dtype=torch.float64, generator=generator)
 
 
-def argmin(
-    x: cp.Variable, objective: cp.Expression, constraints: list[cp.Constraint] | None = None
-) -> Tensor:
+def argmin(x: cp.Variable, objective: cp.Expression, constraints: list[cp.Constraint] | None = None) -> Tensor:
     cp.Problem(cp.Minimize(objective), constraints or []).solve(solver=cp.CLARABEL, **TIGHT)
     return torch.as_tensor(np.asarray(x.value))
 

@@ -43,9 +43,7 @@ def test_capped_level_pours_the_total(n: int, generator: torch.Generator) -> Non
 
 
 @pytest.mark.parametrize("k", [1.0, 2.0, 3.0, 2.5, 6.0, 8.0])
-@pytest.mark.parametrize(
-    "v", [[1, 1, 1, 1, 1, 1], [3, 3, 1, 1, 0, 0], [9, 6, 3, 0, -3, -6], [0, 0, 0, 0, 0, 0]]
-)
+@pytest.mark.parametrize("v", [[1, 1, 1, 1, 1, 1], [3, 3, 1, 1, 0, 0], [9, 6, 3, 0, -3, -6], [0, 0, 0, 0, 0, 0]])
 def test_prox_of_sum_largest_at_ties(k: float, v: list[int]) -> None:
     point = torch.tensor(v, dtype=torch.float64)
     f = atom("sum_largest").from_static({"k": k})

@@ -73,7 +73,7 @@ def test_power_cone_has_its_exponent_as_data() -> None:
 
 
 @pytest.mark.parametrize("axis", [0, 1])
-def test_long_power_cone_is_a_chain_of_cones_of_three(axis: int) -> None:
+def test_long_power_cone_is_a_tree_of_cones_of_three(axis: int) -> None:
     W = variable("W", 3, 2) if axis == 0 else variable("W", 2, 3)
     z = variable("z", 2)
     alpha = np.array([[0.2, 0.5], [0.3, 0.3], [0.5, 0.2]])

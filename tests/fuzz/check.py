@@ -134,7 +134,7 @@ def classify(made: Made, out: Outcome, *, gradients: bool) -> None:
 
 
 def against_exact(made: Made, solution: Solution, sample: int, batched: bool) -> str:
-    """"" where one sample agrees with Clarabel, else what is the matter."""
+    """ "" where one sample agrees with Clarabel, else what is the matter."""
     status = solution.status[sample] if batched else solution.status[()]
     got = {k: (v[sample] if batched else v).detach().numpy() for k, v in solution.variables.items()}
     worth = float(solution.objective[sample] if batched else solution.objective)
@@ -219,8 +219,11 @@ def repeatable(made: Made, layer: Any, arrays: list[torch.Tensor], solution: Sol
                 if abs(a - b) > SAME * max(1.0, abs(a)):
                     notes.append(f"wrong: {name}: objective {b:.8g} for {a:.8g}")
                 far = max(
-                    apart(other.variables[k][place].detach().numpy(), v[i].detach().numpy())
-                    for k, v in solution.variables.items()
+                    apart(
+                        other.variables[v.name()][place].detach().numpy(),
+                        solution.variables[v.name()][i].detach().numpy(),
+                    )
+                    for v in made.problem.variables()
                 )
                 if made.modulus > 0 and far > POINT:
                     notes.append(f"wrong: {name}: {far:.1e} away")

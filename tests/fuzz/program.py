@@ -142,14 +142,14 @@ def contradiction(b: Builder) -> list[cp.Constraint]:
 def ray(b: Builder, terms: list[cp.Expression]) -> None:
     """A variable along which the objective falls for ever."""
     n = b.source.choose((1, 3))
-    d = b.variable((n,), b.source.uniform(0.5, 1.0, n))
-    how = b.source.pick(4)
+    other, how = b.affine((n,)), b.source.pick(4)  # before d exists: it must not occur there
+    d = b.variable((n,), np.abs(b.levels(other)).max(axis=0) + b.source.uniform(0.5, 1.0, n))
     c = b.given(np.stack([b.source.uniform(0.5, 2.0, n)] * 3))
     terms.append(-c @ d)
     if how == 1:
         b.constraints.append(d >= 0)
     if how == 2:
-        b.constraints.append(d >= cp.abs(b.affine((n,))))
+        b.constraints.append(d >= cp.abs(other))
     if how == 3:
         terms.append(0.5 * cp.norm1(cp.neg(d)))
         b.constraints.append(cp.norm(d[1:], 2) <= d[0] + 5 if n > 1 else d >= -3)

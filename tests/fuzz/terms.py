@@ -85,7 +85,8 @@ def spelled_constraints(b: Builder, direct: bool) -> tuple[str, list[cp.Constrai
     kind, spelling = b.source.choose([(a, s) for a, s in SPELLINGS if s.constraint])
     parameters = parameters_of(b, spelling)
     names = arguments(b, spelling, direct)
-    points = [nearest(b, spelling, parameters, names, i) for i in range(SAMPLES)]
+    tight = b.source.chance(15)
+    points = [nearest(b, spelling, parameters, names, i, tight=tight) for i in range(SAMPLES)]
     for name in spelling.variables:
         wanted = np.stack([p[name] for p in points])
         shift = wanted - b.levels(names[name])
@@ -102,17 +103,26 @@ def spelled_constraints(b: Builder, direct: bool) -> tuple[str, list[cp.Constrai
     return kind.name, found if isinstance(found, list) else [found]
 
 
-def nearest(b: Builder, spelling: Spelling, parameters: Any, names: Any, sample: int) -> dict[str, np.ndarray]:
-    """The point of the spelled set nearest to the arguments' values at x̂, by an exact solver."""
+def nearest(
+    b: Builder, spelling: Spelling, parameters: Any, names: Any, sample: int, *, tight: bool
+) -> dict[str, np.ndarray]:
+    """A point of the spelled set near the arguments' values at x̂; in its relative interior unless `tight`."""
     b.at(sample)
     own = {k: cp.Variable(s, **spelling.attributes.get(k, {})) for k, s in spelling.variables.items()}
-    target = {k: np.asarray(names[k].value) for k in own}
+    target = {k: cp.Parameter(v.shape) for k, v in own.items()}
     found = evaluate(spelling, {**own, **parameters}) if spelling.text else []
     constraints = found if isinstance(found, list) else [found]
-    cost = sum(cp.sum_squares(own[k] - target[k]) for k in own)
-    cp.Problem(cp.Minimize(cost), constraints).solve(solver="CLARABEL", ignore_dpp=True)
+    problem = cp.Problem(cp.Minimize(sum(cp.sum_squares(own[k] - target[k]) for k in own)), constraints)
+    rng, sums = np.random.default_rng(0), {k: np.zeros(v.shape) for k, v in own.items()}
+    count = 1 if tight else 4
+    for turn in range(count):
+        for k, t in target.items():
+            t.value = np.asarray(names[k].value) + (turn > 0) * 2.0 * rng.normal(size=t.shape)
+        problem.solve(solver="CLARABEL", ignore_dpp=True, tol_gap_abs=1e-10, tol_gap_rel=1e-10, tol_feas=1e-10)
+        for k, v in own.items():
+            sums[k] = sums[k] + np.asarray(v.value) / count
     b.at(0)
-    return {k: np.asarray(v.value) for k, v in own.items()}
+    return sums
 
 
 def evaluate(spelling: Spelling, names: Any) -> Any:

@@ -94,7 +94,7 @@ def build(objective: str, constraints: tuple[str, ...]) -> tuple[cp.Problem, lis
     cost = eval(objective, names)
     problem = cp.Problem(cp.Minimize(cost), [eval(c, names) for c in constraints])
     used = {id(p) for p in problem.parameters()}
-    return problem, [p for p in inputs.values() if id(p) in used or "huber" in str(constraints) and p.name() == "lam"]
+    return problem, [p for p in inputs.values() if id(p) in used or ("huber" in str(constraints) and p.name() == "lam")]
 
 
 def draw(inputs: list[cp.Parameter], rng: np.random.Generator) -> list[np.ndarray]:

@@ -67,9 +67,7 @@ def test_certified_gradients_are_those_of_implicit_differentiation(case: Case) -
 
 
 def test_inside_one_active_set_the_gradient_does_not_depend_on_beta() -> None:
-    found = [
-        gradients(*drawn(BY_NAME["inequalities"], 4, oc.EquilibriumPropagation(beta=b)))[0] for b in (3e-2, 3e-3)
-    ]
+    found = [gradients(*drawn(BY_NAME["inequalities"], 4, oc.EquilibriumPropagation(beta=b)))[0] for b in (3e-2, 3e-3)]
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, atol=1e-8, rtol=1e-8)
 
@@ -173,7 +171,9 @@ def test_a_map_without_energy_is_refused(generator: torch.Generator) -> None:
     """With a skew part the difference would be wrong by 100 %."""
     theta = parameters(6, 2, generator, symmetric=False)
     unit = Unit(6, "relu", symmetric=False)
-    problem = FixedPoint(splitting=unit, solve=by_iteration(unit, Plain(), Stop(tolerance=1e-10, max_steps=1000)), tolerance=1e-10)
+    problem = FixedPoint(
+        splitting=unit, solve=by_iteration(unit, Plain(), Stop(tolerance=1e-10, max_steps=1000)), tolerance=1e-10
+    )
     with pytest.raises(UnsupportedError, match=r"no energy.*Fix: compile with adjoint=Implicit"):
         oc.EquilibriumPropagation().equilibrate(problem, unit.start(2, theta), theta)
 

@@ -130,12 +130,8 @@ CASES: tuple[Case, ...] = (
     gathers("scalar", 2, (3,)),
     gathers("diagonal", np.diag(grid(3, 3)), (3, 3)),
     Case("reshape C", Reshape((2, 3), (3, 2), "C"), lambda c: eye(6)),
-    Case(
-        "reshape F", Reshape((2, 3), (3, 2), "F"), lambda c: picked(grid(2, 3).reshape((3, 2), order="F"), 6)
-    ),
-    Case(
-        "reshape F up", Reshape((6,), (1, 2, 3)), lambda c: picked(grid(6).reshape((1, 2, 3), order="F"), 6)
-    ),
+    Case("reshape F", Reshape((2, 3), (3, 2), "F"), lambda c: picked(grid(2, 3).reshape((3, 2), order="F"), 6)),
+    Case("reshape F up", Reshape((6,), (1, 2, 3)), lambda c: picked(grid(6).reshape((1, 2, 3), order="F"), 6)),
     Case("reshape F scalar", Reshape((1, 1), ()), lambda c: eye(1)),
     Case("permute", Permute((2, 0, 1), (2, 3, 2)), lambda c: picked(grid(2, 3, 2).transpose(2, 0, 1), 12)),
     Case("sum all", Sum((0, 1), (2, 3)), lambda c: np.ones((1, 6))),
@@ -165,12 +161,8 @@ CASES: tuple[Case, ...] = (
     ),
     Case(
         "compose tall",
-        Compose(
-            (Gather(freeze_index([-1, *range(12)]), (3, 4)), Diagonal(R, (3, 4)), Broadcast((4,), (3, 4)))
-        ),
-        lambda c: (
-            picked([-1, *range(12)], 12) @ np.diag(np.tile(c["R"], 3)) @ np.kron(np.ones((3, 1)), eye(4))
-        ),
+        Compose((Gather(freeze_index([-1, *range(12)]), (3, 4)), Diagonal(R, (3, 4)), Broadcast((4,), (3, 4)))),
+        lambda c: picked([-1, *range(12)], 12) @ np.diag(np.tile(c["R"], 3)) @ np.kron(np.ones((3, 1)), eye(4)),
         (R,),
     ),
     Case(

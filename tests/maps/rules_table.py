@@ -260,10 +260,7 @@ ROWS: tuple[Row, ...] = (
     *over_pairs("log_sum_exp", cp.log_sum_exp),
     *reductions("harmonic_mean", cp.harmonic_mean, positive, axes=False),
     Row("inv_prod", ((4,),), cp.inv_prod, draw=(positive,)),
-    *(
-        Row("sum_largest", ((2, 3),), lambda x, k=k: cp.sum_largest(x, k), {"k": float(k)})
-        for k in (1, 2, 2.5, 9)
-    ),
+    *(Row("sum_largest", ((2, 3),), lambda x, k=k: cp.sum_largest(x, k), {"k": float(k)}) for k in (1, 2, 2.5, 9)),
     Row("sum_largest", ((2, 3),), lambda x: cp.sum_largest(x, 2, axis=1), {"k": 2.0, "axis": 1}),
     Row(
         "sum_largest",
@@ -295,9 +292,7 @@ ROWS: tuple[Row, ...] = (
         {"p": (1, 2, 3, 4)},
         (positive,),
     ),
-    Row(
-        "geo_mean", ((2, 3),), lambda x: cp.geo_mean(x, [1, 2], axis=0), {"p": (1, 2), "axis": 0}, (positive,)
-    ),
+    Row("geo_mean", ((2, 3),), lambda x: cp.geo_mean(x, [1, 2], axis=0), {"p": (1, 2), "axis": 0}, (positive,)),
     Row("cumsum", ((2, 3),), lambda x: cp.cumsum(x, axis=1), {"axis": 1}),
     Row("cumsum", ((2, 3),), lambda x: cp.cumsum(x, axis=None), {"axis": None}),
     Row("cumprod", ((2, 3),), lambda x: cp.cumprod(x, axis=0), {"axis": 0}, (positive,)),

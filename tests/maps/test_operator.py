@@ -132,9 +132,7 @@ class TestLaws:
             table = dict(zip(names, coefficients, strict=True))
             operator = bound(case, table)
             k = dense(case.linear, Table(table))
-            touched = sum(
-                t.square().sum() for t in (x, y, *coefficients)
-            )  # every input occurs, in the zero map too
+            touched = sum(t.square().sum() for t in (x, y, *coefficients))  # every input occurs, in the zero map too
             return operator.apply(x) + touched, operator.adjoint(y) + touched, k + touched
 
         inputs = [t.requires_grad_() for t in (x, y, *values.values())]

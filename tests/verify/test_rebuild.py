@@ -8,7 +8,7 @@ import torch
 from opteq_cvx.atoms import registry
 from opteq_cvx.errors import NotConvexError, UnsupportedError
 from opteq_cvx.frontend import read
-from opteq_cvx.ir import linmap as L  # noqa: N812 - as in the package
+from opteq_cvx.ir import linmap as L
 from opteq_cvx.ir.frozen import freeze_index, size
 from opteq_cvx.ir.param import Apply, Leaf, ParamExpr, Stage, const
 from opteq_cvx.verify.exact import ExactStatus, solve_exact
@@ -44,6 +44,9 @@ def test_every_spelling_of_every_atom_rebuilds(cls: type, k: int) -> None:
     given = zip(program.parameters, spelled.parameters.values(), strict=True)
     values = {leaf.name: np.asarray(p.value, dtype=np.float64) for leaf, p in given}
     truth, found = solve_exact(problem, variables), FromProgram(program).solve(values)
+    if "has no cone form" in truth.note:  # an activation's f: CVXPY has its value only
+        assert rebuild(program, environment(values)).problem.is_dcp()
+        pytest.skip("CVXPY has no cone form of it")
     assert truth.status is found.status is ExactStatus.OPTIMAL, found.note
     for a, b in zip(truth.outputs, found.outputs, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-8)

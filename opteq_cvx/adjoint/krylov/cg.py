@@ -19,7 +19,7 @@ class CG(LinearSolver):
     w itself with ⟨x, D y⟩: one M and one D per step. The other system, (I − D M) w = v, has w = v + D t with
     (I − M D) t = M v. A direction of nonpositive curvature ends a sample as not converged; so does
     a solution too large to be one.
-    Source: theory.md 10.1, 10.2.
+    Source: D(I − MD) = D − DMD is symmetric positive semidefinite; Hestenes, Stiefel 1952.
     """
 
     @override

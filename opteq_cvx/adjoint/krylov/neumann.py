@@ -14,7 +14,7 @@ from opteq_cvx.iterate.driver import Flag
 class Neumann(LinearSolver):
     """w ← v + Jᵀ w until the increment, which is the residual of the step before, is small.
 
-    After k steps the error is at most q^{k+1} ‖v‖ / (1 − q), q = ‖J‖. Source: theory.md 10.1.
+    After k steps the error is at most q^{k+1} ‖v‖ / (1 − q), q = ‖J‖. Source: the tail of the geometric series.
     """
 
     @override
