@@ -13,7 +13,7 @@ from typing_extensions import override
 
 if TYPE_CHECKING:
     from opteq_cvx.adjoint import EquilibriumPropagation, Implicit, Truncated, Unrolled
-    from opteq_cvx.bridge import BlackBoxLayer, CvxpyLayer, register
+    from opteq_cvx.bridge import BlackBoxLayer, CvxpyLayer
     from opteq_cvx.compile import compile, explain
     from opteq_cvx.declare import Input, Weight, activation
     from opteq_cvx.errors import (
@@ -77,14 +77,13 @@ __all__ = [
     "explain",
     "load",
     "record",
-    "register",
     "save",
     "verify",
 ]
 
 _HOME = {
     "adjoint": ("EquilibriumPropagation", "Implicit", "Truncated", "Unrolled"),
-    "bridge": ("BlackBoxLayer", "CvxpyLayer", "register"),
+    "bridge": ("BlackBoxLayer", "CvxpyLayer"),
     "compile": ("compile", "explain"),
     "declare": ("Input", "Weight", "activation"),
     "errors": (

@@ -2,7 +2,7 @@
 
 For every row: σ̃(a) = aσ(a) − f(σ(a)) − ½σ(a)² (3.1), f*(a − σ(a)) = σ̃(a) − ½σ(a)² (3.2), σ = prox_f, f convex.
 Functions act entry by entry on tensors, softmax along the last axis; f is +inf outside its domain. The derivative of σ
-at a kink is the smallest one-sided one. Source: Combettes, Pesquet, *Deep neural network structures solving variational inequalities*, arXiv 1808.07526, section 2.
+at a kink is the smallest one-sided one. Source: Combettes, Pesquet, arXiv 1808.07526, section 2.
 """
 
 import math

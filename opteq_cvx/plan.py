@@ -137,6 +137,7 @@ def _douglas_rachford_lines(form: GraphForm, refused: str) -> tuple[tuple[str, s
     each = (f"{k} {list(s) if s else 'scalar'}" for k, s in zip(form.layout.names, form.layout.shapes, strict=True))
     proxes = [("prox", f"{b.f.name}{_weight(b)} on {b.index.size} rows of Kx + b: {b.origin}") for b in form.blocks]
     flops = 4 * n * n + 4 * m * n
+    count = f"{len(proxes)} prox{'es' * (len(proxes) != 1)}"
     return (
         ("unknowns", f"{', '.join(each)}: {n} entries; {m} rows"),
         ("update", "w = prox(v), x̃ = (P + σ + KᵀRK)⁻¹(σx − q + KᵀR(2w − v − b)), v ← v + 1.6(Kx̃ + b − w)"),
@@ -147,7 +148,7 @@ def _douglas_rachford_lines(form: GraphForm, refused: str) -> tuple[tuple[str, s
         ("factor", f"{n}×{n}, {WHEN[max(form.smooth.stage, form.stage)]}; one more per rebalancing only if per sample"),
         (
             "iteration",
-            f"2 products with K ({m}×{n}), 2 with the factor, {len(proxes)} prox{'es' * (len(proxes) != 1)}: {_si(flops)}flop a sample",
+            f"2 products with K ({m}×{n}), 2 with the factor, {count}: {_si(flops)}flop a sample",
         ),
         ("not used", f"forward–backward: {refused}"),
     )

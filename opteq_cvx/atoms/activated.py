@@ -1,7 +1,7 @@
 """Functions f whose prox at step 1 is an activation σ, entry by entry; the prox at any step is one root.
 
 With x = σ(a) the condition x + t f'(x) = v is (1 − t)σ(a) + t·a = v, for f' = σ⁻¹ − id: increasing in a with a
-slope between 1 and t. Source: Combettes, Pesquet, *Deep neural network structures solving variational inequalities*, arXiv 1808.07526, section 2.
+slope between 1 and t. Source: Combettes, Pesquet, arXiv 1808.07526, section 2.
 """
 
 from abc import abstractmethod

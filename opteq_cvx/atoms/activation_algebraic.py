@@ -18,7 +18,7 @@ class ActivationAlgebraic(Activated):
     name = "activation_algebraic"
     formula = "−√(1 − x²) − ½x²"
     cost = "O(n), one root"
-    source = "Combettes, Pesquet, *Deep neural network structures solving variational inequalities*, arXiv 1808.07526, section 2"
+    source = "Combettes, Pesquet, arXiv 1808.07526, section 2"
     traits = frozenset({Trait.SEPARABLE, Trait.EVEN})
     spellings = (
         Spelling(text="activation('algebraic').f(x)", argmin=False, draw=(-0.95, 0.95)),

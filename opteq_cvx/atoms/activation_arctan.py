@@ -18,7 +18,7 @@ class ActivationArctan(Activated):
     name = "activation_arctan"
     formula = "−ln cos x − ½x²"
     cost = "O(n), one root"
-    source = "Combettes, Pesquet, *Deep neural network structures solving variational inequalities*, arXiv 1808.07526, section 2"
+    source = "Combettes, Pesquet, arXiv 1808.07526, section 2"
     traits = frozenset({Trait.SEPARABLE, Trait.EVEN})
     spellings = (
         Spelling(text="activation('arctan').f(x)", argmin=False, draw=(-1.4, 1.4)),

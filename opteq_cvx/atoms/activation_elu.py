@@ -22,7 +22,7 @@ class ActivationElu(Activated):
     name = "activation_elu"
     formula = "(α + x)ln(1 + x/α) − x − ½x² for −α ≤ x < 0, 0 above"
     cost = "O(n), one root"
-    source = "Combettes, Pesquet, *Deep neural network structures solving variational inequalities*, arXiv 1808.07526, section 2"
+    source = "Combettes, Pesquet, arXiv 1808.07526, section 2"
     traits = frozenset({Trait.SEPARABLE})
     wrong: ClassVar[tuple[Mapping[str, Any], ...]] = ({"alpha": 1.5}, {"alpha": 0.0})
     spellings = (

@@ -18,7 +18,7 @@ class ActivationLogSigmoid(Activated):
     name = "activation_log_sigmoid"
     formula = "Li₂(eˣ) − π²/6, x ≤ 0"
     cost = "O(n), one root"
-    source = "Combettes, Pesquet, *Deep neural network structures solving variational inequalities*, arXiv 1808.07526, section 2"
+    source = "Combettes, Pesquet, arXiv 1808.07526, section 2"
     traits = frozenset({Trait.SEPARABLE})
     spellings = (
         Spelling(text="activation('log_sigmoid').f(x)", argmin=False, draw=(-4.0, -0.05)),

@@ -18,7 +18,7 @@ class ActivationSigmoid(Activated):
     name = "activation_sigmoid"
     formula = "x ln x + (1 − x)ln(1 − x) − ½x²"
     cost = "O(n), one root"
-    source = "Combettes, Pesquet, *Deep neural network structures solving variational inequalities*, arXiv 1808.07526, section 2"
+    source = "Combettes, Pesquet, arXiv 1808.07526, section 2"
     traits = frozenset({Trait.SEPARABLE, Trait.STRONGLY_CONVEX})
     spellings = (
         Spelling(text="activation('sigmoid').f(x)", argmin=False, draw=(0.03, 0.97)),

@@ -76,7 +76,7 @@ class ActivationSoftmax(Atom):
     name = "activation_softmax"
     formula = "Σ x ln x − ½‖x‖² + ι{x ≥ 0, Σ x = 1}"
     cost = "O(n), nested roots"
-    source = "Combettes, Pesquet, *Deep neural network structures solving variational inequalities*, arXiv 1808.07526, section 2"
+    source = "Combettes, Pesquet, arXiv 1808.07526, section 2"
     traits = frozenset({Trait.STRONGLY_CONVEX})
     spellings = (
         Spelling(text="activation('softmax').f(x)", argmin=False, draw=(0.1, 1.0)),

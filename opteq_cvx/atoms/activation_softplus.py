@@ -18,7 +18,7 @@ class ActivationSoftplus(Activated):
     name = "activation_softplus"
     formula = "Li₂(e⁻ˣ) − π²/6, x ≥ 0"
     cost = "O(n), one root"
-    source = "Combettes, Pesquet, *Deep neural network structures solving variational inequalities*, arXiv 1808.07526, section 2"
+    source = "Combettes, Pesquet, arXiv 1808.07526, section 2"
     traits = frozenset({Trait.SEPARABLE})
     spellings = (
         Spelling(text="activation('softplus').f(x)", argmin=False, draw=(0.05, 4.0)),

@@ -18,7 +18,7 @@ class ActivationSoftsign(Activated):
     name = "activation_softsign"
     formula = "−|x| − ln(1 − |x|) − ½x²"
     cost = "O(n), one root"
-    source = "Combettes, Pesquet, *Deep neural network structures solving variational inequalities*, arXiv 1808.07526, section 2"
+    source = "Combettes, Pesquet, arXiv 1808.07526, section 2"
     traits = frozenset({Trait.SEPARABLE, Trait.EVEN})
     spellings = (
         Spelling(text="activation('softsign').f(x)", argmin=False, draw=(-0.9, 0.9)),

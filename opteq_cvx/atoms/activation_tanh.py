@@ -18,7 +18,7 @@ class ActivationTanh(Activated):
     name = "activation_tanh"
     formula = "½[(1 + x)ln(1 + x) + (1 − x)ln(1 − x)] − ½x²"
     cost = "O(n), one root"
-    source = "Combettes, Pesquet, *Deep neural network structures solving variational inequalities*, arXiv 1808.07526, section 2"
+    source = "Combettes, Pesquet, arXiv 1808.07526, section 2"
     traits = frozenset({Trait.SEPARABLE, Trait.EVEN})
     spellings = (
         Spelling(text="activation('tanh').f(x)", argmin=False, draw=(-0.95, 0.95)),

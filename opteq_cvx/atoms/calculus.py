@@ -2,7 +2,7 @@
 
 Parameters are tensors that broadcast like `step` (length 1 on axes that the atom reduces), so they may differ
 from sample to sample; results are differentiable in them.
-Source: Combettes, Pesquet, *Proximal splitting methods in signal processing*, arXiv 0912.3522, table 10.1; Parikh, Boyd, *Proximal Algorithms*, 2014, section 2.
+Source: Combettes, Pesquet, arXiv 0912.3522, table 10.1; Parikh, Boyd, *Proximal Algorithms*, 2014, section 2.
 """
 
 from collections.abc import Callable

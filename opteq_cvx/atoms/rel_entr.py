@@ -20,7 +20,7 @@ class RelEntr(Atom):
     name = "rel_entr"
     formula = "x ln(x/y) of [x, y]"
     cost = "O(n)"
-    source = "kl_div with a tilt: Combettes, Pesquet, *Proximal splitting methods in signal processing*, arXiv 0912.3522, table 10.1"
+    source = "kl_div with a tilt: Combettes, Pesquet, arXiv 0912.3522, table 10.1"
     traits = frozenset({Trait.HOMOGENEOUS})
     spellings = (
         Spelling(

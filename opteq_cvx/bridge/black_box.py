@@ -15,7 +15,7 @@ from opteq_cvx.adjoint.first_order import first_order
 from opteq_cvx.adjoint.record import GradientError, GradientRecord
 from opteq_cvx.binding import Bound, bind
 from opteq_cvx.bridge.lagrangian import Lagrangian
-from opteq_cvx.bridge.solver import Answer, Nudgeable
+from opteq_cvx.bridge.solver import Answer, Nudgeable, at
 from opteq_cvx.errors import InputError, message
 from opteq_cvx.frontend.read import check_outputs
 from opteq_cvx.frontend.roles import roles
@@ -201,7 +201,7 @@ def gradient(run: Run, values: Sequence[Tensor], cotangents: Sequence[Tensor]) -
     middles, steps = torch.zeros(rows, dtype=torch.float64), torch.zeros(rows, dtype=torch.int64)
     asked = torch.zeros(rows, dtype=torch.bool)
     for i, answer in enumerate(run.answers):
-        v = [t[i] for t in tilts]
+        v = [np.asarray(t[i]) for t in tilts]
         size = float(np.sqrt(sum(np.sum(t**2) for t in v)))
         if answer.status is not Status.CONVERGED:
             certified[i], estimate[i] = False, torch.inf
@@ -209,7 +209,7 @@ def gradient(run: Run, values: Sequence[Tensor], cotangents: Sequence[Tensor]) -
         if size == 0.0:
             continue
         asked[i] = True
-        point = {name: a[0 if a.shape[0] == 1 else i] for name, a in run.exact.items()}
+        point = at(run.exact, i)
         reach = float(np.sqrt(sum(np.sum(y**2) for y in answer.outputs)))
         beta = layer.beta * (1.0 + reach) / size
         ends, used, taken = search(layer, answer, point, v, beta)

@@ -79,10 +79,7 @@ class Nudgeable:
     def forward(self, values: Mapping[str, Array], rows: int, usable: Sequence[bool]) -> list[Answer]:
         """Solve each sample; values are (1|B, *shape)."""
         with self._lock:
-            return [
-                self._at({k: a[0 if a.shape[0] == 1 else i] for k, a in values.items()}) if usable[i] else self._none()
-                for i in range(rows)
-            ]
+            return [self._at(at(values, i)) if usable[i] else self._none() for i in range(rows)]
 
     def pair(self, values: Mapping[str, Array], tilts: Sequence[Array]) -> tuple[Answer, Answer]:
         """Solve one sample with +tilts and with −tilts."""
@@ -137,3 +134,8 @@ class Nudgeable:
         variables = tuple(np.zeros(v.shape) for v in self.problem.variables())
         multipliers = tuple(np.zeros(d.shape) for d in self._duals)
         return Answer(status, variables, multipliers, tuple(np.zeros(y.shape) for y in self.outputs), 0.0, 0)
+
+
+def at(values: Mapping[str, Array], i: int) -> dict[str, Array]:
+    """One sample of values (1|B, *shape)."""
+    return {name: np.asarray(a[0 if a.shape[0] == 1 else i]) for name, a in values.items()}

@@ -65,7 +65,7 @@ def activation(name: str, **options: float) -> DeclaredActivation:
     Raises:
         CompileError: σ is the prox of no convex function, an unknown name, or options outside their range.
 
-    Source: Combettes, Pesquet, *Deep neural network structures solving variational inequalities*, arXiv 1808.07526, section 2.
+    Source: Combettes, Pesquet, arXiv 1808.07526, section 2.
     """
     row = table(name, **options)
     defaults = {k: p.default for k, p in inspect.signature(ACTIVATIONS[name]).parameters.items()}

@@ -247,7 +247,8 @@ def spectrum(p: Tensor) -> tuple[Tensor, Tensor]:
     """(λ_min lower bound or estimate, λ_max upper bound) of symmetric P (1|B, n, n), each (1|B,).
 
     Exact by `eigvalsh` for a shared P up to n = 512, and for few or small P per sample; beyond, λ_max ≤ ‖P^4‖_F^{1/4}
-    (a certified bound: Gram iteration, Delattre et al., arXiv 2305.16173) and the sign of λ_min from a Cholesky factorization of P + εI.
+    (a certified bound: Gram iteration, Delattre et al., arXiv 2305.16173) and the sign of λ_min from a Cholesky
+    factorization of P + εI.
     """
     n = p.shape[-1]
     if n == 0:

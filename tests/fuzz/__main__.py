@@ -80,9 +80,8 @@ def smallest(seed: int, *, wild: bool) -> int:
 
     choices = shrink(first.choices, fails)
     last = examine(Source(choices), wild=wild, gradients=seed % GRADIENTS == 0)
-    print(
-        f"{first.verdict}: {first.note}\n{choices}\n{make(Source(choices), wild=wild).text}\n{last.verdict}: {last.note}"
-    )
+    print(f"{first.verdict}: {first.note}\n{choices}\n{make(Source(choices), wild=wild).text}")
+    print(f"{last.verdict}: {last.note}")
     return 0
 
 

@@ -87,7 +87,8 @@ def test_a_parameter_stays_in_its_structured_map() -> None:
     assert [o.name for o in program.outputs] == ["x"]
     maps = [m for t in program.terms for _, m in t.arg.parts]
     varying = [c for m in maps for c in coefficients(m) if not isinstance(c, Const)]
-    assert varying and all(leaf is program.parameters[0] for c in varying for leaf in leaves(c))
+    assert varying
+    assert all(leaf is program.parameters[0] for c in varying for leaf in leaves(c))
     assert all(c is program.parameters[0] for c in varying), "the parameter itself, not a tensor made of it"
     flat = [part for m in maps for part in getattr(m, "maps", (m,))]
     assert any(isinstance(part, LeftMul) and part.a is program.parameters[0] for part in flat)

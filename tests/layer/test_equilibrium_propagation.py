@@ -154,8 +154,7 @@ def test_a_second_derivative_raises() -> None:
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
 def test_vmap_of_the_gradient_is_the_loop() -> None:
-    layer, (x,) = drawn(BY_NAME["box_qp"], 3, oc.EquilibriumPropagation())[0], (None,)
-    _, inputs = drawn(BY_NAME["box_qp"], 3, oc.EquilibriumPropagation())
+    layer, inputs = drawn(BY_NAME["box_qp"], 3, oc.EquilibriumPropagation())
     fixed = [t.detach() for t in inputs]
 
     def loss(q: Tensor, *rest: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What protects a gradient: a warning where its estimated error is large, and shared weights no bad sample can poison."""
+"""What protects a gradient: a warning where its estimated error is large, and weights no bad sample can poison."""
 
 import warnings
 
@@ -19,7 +19,7 @@ MODES: list[AdjointMode] = [
 
 
 def weighted_layer(adjoint: AdjointMode | None = None) -> oc.EquilibriumLayer:
-    """Shared weights before, inside and behind the program: exp(Ux) in the cost, W in the quadratic and in the output."""
+    """Weights before, inside and behind the program: exp(Ux) in the cost, W in the quadratic and the output."""
     rng = np.random.default_rng(0)
     x = oc.Input(3, name="x")
     u_in = oc.Weight((4, 3), name="U", init=rng.normal(size=(4, 3)))

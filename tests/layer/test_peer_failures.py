@@ -38,7 +38,7 @@ def test_derivatives_through_the_exponential_cone(text: str) -> None:
 
 
 def test_gradients_of_logistic_regression_in_its_data() -> None:
-    """cvxpylayers #85: the classifier's weights as a function of the training points, by the implicit function theorem."""
+    """cvxpylayers #85: the weights as a function of the training points, by the implicit function theorem."""
     rows, columns, lam = 30, 4, 0.1
     data, w = oc.Input((rows, columns), name="X"), cp.Variable(columns, name="w")
     g = torch.Generator().manual_seed(0)

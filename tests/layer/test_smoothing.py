@@ -76,7 +76,7 @@ def test_tikhonov_is_biased_by_at_most_half_mu_times_the_smallest_solution() -> 
 
 def test_tikhonov_is_exact_for_linear_programs_below_a_threshold() -> None:
     """The costs differ by 0.5: μ ≤ 0.5 leaves the vertex, a larger one moves off it and has a derivative."""
-    problem, c = linear_program()
+    problem, _ = linear_program()
     want = np.eye(4)[COSTS.argmin(axis=1)]
     costs = torch.tensor(COSTS, requires_grad=True)
     (near,) = oc.compile(problem, smoothing=oc.Tikhonov(0.2), tolerance=1e-9).double()(costs)

@@ -1,4 +1,4 @@
-"""layer.value: the optimal value and its derivatives, without an adjoint solve; against Clarabel and its differences."""
+"""layer.value: the optimal value and its derivatives, no adjoint solve; against Clarabel and its differences."""
 
 import cvxpy as cp
 import numpy as np
