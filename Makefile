@@ -1,4 +1,5 @@
 # make demo: the claims of the README, checked on this machine.   make test: everything a change must pass.
+# make fuzz FUZZ_ARGS="--count 20000 --seed 0": random programs against an exact solver; prints a table.
 # make bench: speed and accuracy beside peers.   make notebooks NAMES="01 03": execute them and write them back.
 # pip's own settings apply (PIP_INDEX_URL, PIP_FIND_LINKS, ...), for example to choose a CPU build of torch.
 
@@ -7,12 +8,13 @@ PYTHON ?= python3
 OUT ?= demo_out
 PYTEST_ARGS ?= --numprocesses=auto
 BENCH_ARGS ?=
+FUZZ_ARGS ?= --count 1000 --seed 0 --out fuzz.json
 NAMES ?=
 BENCHMARKS := $(filter-out __init__ harness,$(basename $(notdir $(wildcard tests/benchmarks/*.py))))
 TORCH := $(shell grep '^torch==' constraints.txt)
 SOURCES := setup.cfg pyproject.toml constraints.txt
 
-.PHONY: demo test bench notebooks clean
+.PHONY: demo test bench fuzz notebooks clean
 .DELETE_ON_ERROR:
 
 # $(call environment,folder,extras): a fresh environment with the tested versions, torch first.
@@ -45,6 +47,9 @@ test: .venv-test/.stamp
 
 bench: .venv-bench/.stamp
 	set -e; for module in $(BENCHMARKS); do .venv-bench/bin/python -m tests.benchmarks.$$module $(BENCH_ARGS); done
+
+fuzz: .venv-test/.stamp
+	.venv-test/bin/python -m tests.fuzz $(FUZZ_ARGS)
 
 notebooks: .venv-test/.stamp
 	.venv-test/bin/python notebooks/render.py $(NAMES)

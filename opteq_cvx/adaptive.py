@@ -14,7 +14,7 @@ GROWTH = 1.3
 REBALANCES = 12  # at most so many changes of the map
 PROBES = 3  # rounds after which the plain iteration's drift is watched, too
 POLISH = 3  # every so many rounds the splitting may finish by other means,
-POLISH_STEPS, POLISH_MOST = 40, 640  # at first with so many steps, then twice as many each time up to a limit
+POLISH_STEPS, POLISH_MOST = 40, 640  # at first so many steps, then four times as many, up to a limit
 PROBE_STEPS = 0.5  # its length, as a share of the round's
 CERTAIN = 1e-6  # tolerance of a certificate of infeasibility
 ROUNDING = 1e3  # no optimality error below this many units of rounding is asked for
@@ -35,7 +35,7 @@ def adaptive_solve(
             rounds.probe(max(1, int(PROBE_STEPS * count)), accuracy)
         if rounds.active.numel() and number % POLISH == 0 and used < stop.max_steps and polish <= POLISH_MOST:
             used += rounds.polish(accuracy, min(polish, stop.max_steps - used))
-            polish *= 2
+            polish *= 4
         if rounds.active.numel() and changes < REBALANCES and rounds.rebalance():
             changes += 1
     return rounds.result()

@@ -1,11 +1,11 @@
 """Engine: one solve of a planned map for a batch, without autograd, and the verdict on every sample."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from opteq_cvx.adaptive import adaptive_solve
+from opteq_cvx.adaptive import CERTAIN, adaptive_solve
 from opteq_cvx.adjoint.mode import Equilibrated
 from opteq_cvx.adjoint.problem import Solve, take
 from opteq_cvx.iterate import Anderson, Plain
@@ -53,13 +53,29 @@ def forward_solve(
             return adaptive_solve(splitting, iteration, theta, ready, z0, stop)
         bad = _hopeless(ready.certificate, z0)
         if trace is None and bad is not None and z0.device.type == "cpu" and bool(bad.any()):
-            return _skipping(iteration, restrict, z0, stop, bad, progress), ready
+            done = _skipping(iteration, restrict, z0, stop, bad, progress)
+            return done, _with_drift(splitting, theta, ready, done, tolerance)
         done = iteration.run(restrict, z0, stop, history=trace is not None, progress=progress)
         if trace is not None:
             trace.history = done.history
-        return done, ready
+        return done, _with_drift(splitting, theta, ready, done, tolerance)
 
     return solve
+
+
+def _with_drift(splitting: Splitting, theta: Theta, ready: Prepared, done: Iterate, tolerance: float) -> Prepared:
+    """What was prepared, with the samples that did not converge because they are unbounded or infeasible certified."""
+    if bool(done.converged.all()):
+        return ready
+    rows = (~done.converged & done.finite).nonzero().squeeze(1)
+    part = Prepared(take(ready.tensors, rows), Certificate())
+    found = splitting.drift(done.z[rows], take(theta, rows), part, max(CERTAIN, tolerance)) if rows.numel() else None
+    if found is None:
+        return ready
+    infeasible, unbounded = (torch.zeros_like(done.converged).index_copy(0, rows, flag) for flag in found)
+    empty = ready.certificate.empty
+    empty = infeasible if empty is None else empty | infeasible
+    return Prepared(ready.tensors, replace(ready.certificate, empty=empty, unbounded=unbounded))
 
 
 def choose(certificate: Certificate) -> Iteration:

@@ -14,6 +14,8 @@ from opteq_cvx.ir.frozen import Array, FrozenDict
 from opteq_cvx.ir.tree import Node
 
 Build = Callable[..., cp.Expression]
+OF_SYMMETRIC = ("neg_von_neumann_entr", "quantum_rel_entr")
+"""Functions that CVXPY makes of symmetric arguments only."""
 
 
 Rebuilt = tuple[cp.Expression, tuple[cp.Variable, ...], tuple[Any, ...]]
@@ -28,7 +30,8 @@ def rebuild(node: Node, data: Array | None) -> Rebuilt | None:
     if "atom" in node.attrs:
         return _of_atom(node.attrs["atom"], negative=bool(node.attrs.get("negative")))
     variables = tuple(cp.Variable(a.shape) for a in node.args)
-    given = [_known(v, a) for v, a in zip(variables, node.args, strict=True)]
+    pairs = zip(variables, node.args, strict=True)
+    given = [symmetric_wrap(v) if a.attrs.get("symmetric") or node.op in OF_SYMMETRIC else v for v, a in pairs]
     attrs = {k: v for k, v in node.attrs.items() if k not in ("axes", "keepdims")}
     if "axes" in node.attrs:
         attrs |= _axis(node.attrs, len(node.args[0].shape))
@@ -37,11 +40,6 @@ def rebuild(node: Node, data: Array | None) -> Rebuilt | None:
         return None
     expr = build(*given, **attrs) if data is None else build(*given, data, **attrs)
     return cp.reshape(expr, node.shape, order="C") if expr.shape != node.shape else expr, variables, ()
-
-
-def _known(v: cp.Variable, arg: Node) -> cp.Expression:
-    """A variable with what is known of the argument that it stands for."""
-    return symmetric_wrap(v) if arg.attrs.get("symmetric") else v
 
 
 def _axis(attrs: FrozenDict, rank: int) -> dict[str, Any]:

@@ -75,7 +75,8 @@ def affine_node(x: Affine, words: str) -> Node:
 def _known(node: Node, expr: cp.Expression) -> Node:
     """An affine leaf with what CVXPY knows of it and the conic route can use."""
     square = len(node.shape) == 2 and node.shape[0] == node.shape[1] > 1
-    return replace(node, attrs=FrozenDict(symmetric=True)) if square and expr.is_symmetric() else node
+    known = square and (expr.is_symmetric() or expr.is_hermitian())
+    return replace(node, attrs=FrozenDict(symmetric=True)) if known else node
 
 
 def image(m: LinearMap, node: Node, words: str | None = None) -> Node:

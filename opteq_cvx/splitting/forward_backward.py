@@ -17,13 +17,14 @@ from opteq_cvx.ir.frozen import Frozen
 from opteq_cvx.ir.param import Const
 from opteq_cvx.ir.program import Term
 from opteq_cvx.maps.evaluate import Environment
-from opteq_cvx.splitting import blocks
+from opteq_cvx.splitting import blocks, infeasibility
 from opteq_cvx.splitting.contract import Prepared, Splitting, Theta
 from opteq_cvx.splitting.linearization import AutogradLinearization, Linearization, SymmetricLinearization
 from opteq_cvx.splitting.quadratic import ROUNDING, known_bounds, spectrum
 from opteq_cvx.splitting.saddle import Proximal, Saddle
 from opteq_cvx.splitting.structure import Structure
 
+SETTLING = 30  # plain steps after which the iterates of an unbounded program move along a ray
 PROJECTORS = ("nonneg", "nonpos", "box", "abs", "pos")  # proxes whose derivative is 0 or 1, entry by entry
 
 
@@ -111,6 +112,21 @@ class ForwardBackward(Frozen, Splitting):
         diagonal = AutogradLinearization(prox, v).rmatvec(torch.ones_like(v))
         projector = all(b.f.name in PROJECTORS and b.interval is None for b in self.parts.blocks)
         return SymmetricLinearization(matrix=matrix, diagonal=diagonal, projector=projector)
+
+    @override
+    def drift(self, z: Tensor, theta: Theta, prepared: Prepared, tolerance: float) -> tuple[Tensor, Tensor]:
+        advance = self.runner(theta, prepared)
+        for _ in range(SETTLING):
+            z = advance(z)
+        return torch.zeros_like(z[:, 0], dtype=torch.bool), self._unbounded(z, advance(z), theta, tolerance)
+
+    def _unbounded(self, z: Tensor, after: Tensor, theta: Theta, tolerance: float) -> Tensor:
+        """(B,) whether the last step is a ray along which the objective falls for ever."""
+        p, q, *rest = theta
+        n = self.dimension
+        eye = torch.eye(n, dtype=z.dtype, device=z.device).unsqueeze(0)
+        data = (torch.diag_embed(p) if p.ndim == 2 else p, q, eye, z.new_zeros(1, n), *rest)
+        return infeasibility.certify(self.parts.blocks, data, z, after - z, torch.zeros_like(z), tolerance).unbounded
 
     @override
     def primal(self, z: Tensor, theta: Theta, prepared: Prepared) -> Tensor:

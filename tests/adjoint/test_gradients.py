@@ -212,7 +212,7 @@ def test_estimate_follows_the_error(loose: float, generator: torch.Generator) ->
         grads.append(torch.autograd.grad(z, x, g)[0])
     assert record.error is not None
     error = (grads[0] - grads[1]).norm(dim=1) / grads[1].norm(dim=1)
-    assert error.max() > 1e-3 * loose  # it is a loose solve
+    assert error.max() > 1e-6 * loose  # a loose solve: it aims at 1e-4 · loose where no modulus is certified
     assert (error <= 20 * record.error.estimate).all()
     assert (record.error.estimate <= 1e3 * loose).all()
 

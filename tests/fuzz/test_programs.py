@@ -1,0 +1,41 @@
+"""A bounded, deterministic run of the fuzzer: nothing may be wrong, nothing may crash."""
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.fuzz.__main__ import run, table
+from tests.fuzz.check import examine
+from tests.fuzz.source import Source, shrink
+
+FIRST, COUNT = 20_000, 60
+EXAMPLES = 8
+
+
+@pytest.mark.slow
+def test_random_programs_are_never_wrong_and_never_crash() -> None:
+    outcomes = [run(seed, gradients=seed % 12 == 0) for seed in range(FIRST, FIRST + COUNT)]
+    bad = [f"seed {o.seed}: {o.verdict}: {o.note}" for o in outcomes if o.verdict in ("wrong", "crashed")]
+    assert not bad, "\n".join([*bad, table(outcomes)])
+    assert sum(o.verdict == "solved" for o in outcomes) >= 0.85 * COUNT, table(outcomes)
+
+
+@given(st.lists(st.integers(0, 1 << 16), max_size=40))
+@settings(
+    max_examples=EXAMPLES, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+)
+def test_programs_from_lists_of_choices(choices: list[int]) -> None:
+    """Hypothesis shrinks the list, hence the program, of a failure."""
+    out = examine(Source(choices))
+    assert out.verdict not in ("wrong", "crashed"), f"{out.note}\n{out.text}"
+
+
+def test_a_record_replays_its_program() -> None:
+    first = run(FIRST, gradients=False)
+    again = examine(Source(first.choices))
+    assert (again.text, again.verdict) == (first.text, first.verdict)
+
+
+def test_shrinking_finds_the_smallest_list() -> None:
+    found = shrink([5, 0, 9, 7, 1, 9, 3], lambda c: c.count(9) >= 2)
+    assert found == [9, 9]
