@@ -105,7 +105,9 @@ def _check(problem: cp.Problem, variables: Sequence[Any]) -> None:
         if id(v) in duals:
             raise UnsupportedError(
                 message(
-                    f"{v.name()!r} is a dual variable", "variables of the problem", "use layer.layer.solve(...).duals"
+                    f"{v.name()!r} is a dual variable",
+                    "variables of the problem",
+                    "this version returns no duals: list the variables only",
                 )
             )
         if id(v) not in known:

@@ -51,8 +51,9 @@ def solve(
     ignore_dpp: bool = False,
     canon_backend: str | None = None,
 ) -> float:
-    """Solve a problem at the values of its parameters; set values, duals, status and statistics as CVXPY does.
+    """Solve a problem at the values of its parameters; set values, status and statistics as CVXPY does.
 
+    Duals are set where the solution carries them; this version's does not, and leaves them as they are.
     `warm_start`, `enforce_dpp`, `ignore_dpp` and `canon_backend` are accepted and have nothing to act on: every solve
     starts afresh, and no matrix of the parameters is built. `verbose` prints the plan.
 

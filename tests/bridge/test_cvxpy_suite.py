@@ -23,14 +23,12 @@ FAMILIES = ("LPs", "QPs", "SOCPs", "SDPs", "ECPs", "MixedCPs", "PCPs")
 VALUE = 1e-5
 
 MISSES: dict[str, str] = {
-    "lp_3": "unbounded along a ray of the forward–backward map, which is not certified yet",
-    "lp_6": "unbounded along a ray of the forward–backward map, which is not certified yet",
     "lp_7": "needs the package sdpap for its data",
     "lp_bound_attr": "looks into the data that CVXPY hands to a solver; there is none",
     "qp_bound_attr": "looks into the data that CVXPY hands to a solver; there is none",
     "qp_parameter_update": "checks duals, which the solution does not have yet",
 }
-SLOW = ("sdp_pcp_1", "pcp_1", "pcp_3", "exp_soc_1")
+SLOW = ("lp_3", "lp_6", "sdp_pcp_1", "pcp_1", "pcp_3", "exp_soc_1")
 
 
 @pytest.fixture(autouse=True)
@@ -51,8 +49,6 @@ def standard() -> list[Any]:
                 continue
             marks = [pytest.mark.xfail(strict=True, reason=MISSES[short])] if short in MISSES else []
             marks += [pytest.mark.slow] if short in SLOW else []
-            if short in ("lp_3", "lp_6"):
-                marks.append(pytest.mark.slow)
             found.append(pytest.param(test, id=short, marks=marks))
     return found
 
