@@ -126,9 +126,7 @@ class ForwardBackward(Frozen, Splitting):
         n = self.dimension
         eye = torch.eye(n, dtype=z.dtype, device=z.device).unsqueeze(0)
         data = (torch.diag_embed(p) if p.ndim == 2 else p, q, eye, z.new_zeros(1, n), *rest)
-        return infeasibility.certify(
-            self.parts.blocks, data, (z, z), after - z, torch.zeros_like(z), tolerance
-        ).unbounded
+        return infeasibility.certify(self.parts.blocks, data, z, after - z, torch.zeros_like(z), tolerance).unbounded
 
     @override
     def primal(self, z: Tensor, theta: Theta, prepared: Prepared) -> Tensor:
