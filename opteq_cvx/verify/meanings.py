@@ -154,6 +154,11 @@ GROUPS: Mapping[str, Callable[[Any, Data, Static], Any]] = {
     "kl_div": lambda x, data, static: FUNCTIONS.kl_div(x[0], x[1]),
     "rel_entr": lambda x, data, static: FUNCTIONS.rel_entr(x[0], x[1]),
     "soc": lambda x, data, static: [cp.SOC(x[0], x[1:])],
+    "exp_cone": lambda x, data, static: [cp.ExpCone(x[0], x[1], x[2])],
+    "pow_cone": lambda x, data, static: [cp.PowCone3D(x[0], x[1], x[2], data["alpha"])],
+    "log_sum_exp": lambda x, data, static: FUNCTIONS.log_sum_exp(x),
+    "quad_over_lin": lambda x, data, static: FUNCTIONS.quad_over_lin(x[:-1], x[-1]),
+    "neg_geo_mean": lambda x, data, static: -FUNCTIONS.geo_mean(x, np.asarray(static["w"])),
 }
 
 
