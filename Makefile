@@ -14,7 +14,7 @@ BENCHMARKS := $(filter-out __init__ harness,$(basename $(notdir $(wildcard tests
 TORCH := $(shell grep '^torch==' constraints.txt)
 SOURCES := setup.cfg pyproject.toml constraints.txt
 
-.PHONY: demo test bench fuzz notebooks clean
+.PHONY: demo test slow bench fuzz notebooks clean
 .DELETE_ON_ERROR:
 
 # $(call environment,folder,extras): a fresh environment with the tested versions, torch first.
@@ -44,6 +44,9 @@ test: .venv-test/.stamp
 	.venv-test/bin/mypy
 	.venv-test/bin/lint-imports
 	.venv-test/bin/python -m pytest $(PYTEST_ARGS)
+
+slow: .venv-test/.stamp
+	.venv-test/bin/python -m pytest $(PYTEST_ARGS) -m slow
 
 bench: .venv-bench/.stamp
 	set -e; for module in $(BENCHMARKS); do .venv-bench/bin/python -m tests.benchmarks.$$module $(BENCH_ARGS); done
