@@ -14,7 +14,6 @@ from torch import Tensor
 from typing_extensions import override
 
 from opteq_cvx.errors import UnsupportedError, message
-from opteq_cvx.atoms import Trait
 from opteq_cvx.ir.frozen import Frozen
 from opteq_cvx.maps.evaluate import Environment
 from opteq_cvx.splitting import blocks, infeasibility, newton
@@ -30,7 +29,6 @@ EQUALITY = 1e3  # how much heavier equality rows weigh
 RHO = 0.1
 EXTREME = 1e6  # R never moves further than this from where equilibration put it
 NEWTON_WORK = 4e9  # no Newton steps where one costs more flops than this
-JOINT_STEPS = 120  # Newton steps in one polish where functions act on several rows and their steps are dear
 REBALANCE = 2.0  # R changes when primal and dual residuals differ by more than the square of this
 
 
@@ -135,7 +133,6 @@ class DouglasRachford(Frozen, Splitting):
         n, m, rows = self.form.layout.n, self.form.m, z.shape[0]
         if rows * n * n * (n + m) > NEWTON_WORK or not newton.formable(self.form.blocks):
             return None
-        steps = steps if all(Trait.SEPARABLE in b.f.traits for b in self.form.blocks) else min(steps, JOINT_STEPS)
         sigma, metric, *_ = prepared.tensors
         x, v, w = self._unpack(z, prepared, theta[4:])
 
