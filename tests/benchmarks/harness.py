@@ -48,6 +48,25 @@ def timed(
     return float(np.median(times)), float(np.percentile(times, 10)), float(np.percentile(times, 90))
 
 
+def raced(
+    runs: Sequence[Callable[[], object]], counts: Sequence[int], rounds: int = 5
+) -> list[tuple[float, float, float]]:
+    """Times of several contenders as `timed` gives them, measured in turns so that they share the machine's moods.
+
+    In each of `rounds` rounds contender i runs counts[i] times. One untimed run of each comes first.
+    """
+    times: list[list[float]] = [[] for _ in runs]
+    for run in runs:
+        run()
+    for _ in range(rounds):
+        for run, count, seen in zip(runs, counts, times, strict=True):
+            for _ in range(count):
+                begin = time.perf_counter()
+                run()
+                seen.append(1e3 * (time.perf_counter() - begin))
+    return [(float(np.median(t)), float(np.percentile(t, 10)), float(np.percentile(t, 90))) for t in times]
+
+
 def machine() -> dict[str, Any]:
     """What the figures depend on."""
     names = ("torch", "cvxpy", "cvxpylayers", "diffcp", "clarabel", "numpy", "qpth", "proxsuite", "torchdeq")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import opteq_cvx as oc
-from tests.benchmarks.harness import Row, publish, timed
+from tests.benchmarks.harness import Row, publish, raced
 
 BATCH = 128
 NORM = 0.95
@@ -121,12 +121,11 @@ def main() -> None:
         want = exact(w, u_in, b, x, v)
         peer = theirs(n, w, u_in, b, x, v)
         size = f"n={n}"
-        rows.append(
-            Row("OptEq layer", "opteq_cvx", size, BATCH, "float64", *timed(run), *error(effective(layer, x, v), want))
-        )
         answer = peer()
-        times = timed(peer, repeats=5, warm=0, budget_s=60)
-        rows.append(Row("OptEq layer", "cvxpylayers (DIFFCP)", size, BATCH, "float64", *times, *error(answer, want)))
+        mine, other = raced([run, peer], [10, 1])
+        accuracy = error(effective(layer, x, v), want)
+        rows.append(Row("OptEq layer", "opteq_cvx", size, BATCH, "float64", *mine, *accuracy))
+        rows.append(Row("OptEq layer", "cvxpylayers (DIFFCP)", size, BATCH, "float64", *other, *error(answer, want)))
     publish("opteq_unit", rows)
 
 
