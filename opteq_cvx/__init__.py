@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         UnsupportedError,
     )
     from opteq_cvx.io import load, save
-    from opteq_cvx.iterate import Accelerated, Anderson, Halpern, Plain
+    from opteq_cvx.iterate import Accelerated, Anderson, Halpern, Inertial, Plain
     from opteq_cvx.layer import EquilibriumLayer, Factors
     from opteq_cvx.record import record
     from opteq_cvx.smoothing import Moreau, Tikhonov
@@ -54,6 +54,7 @@ __all__ = [
     "GradientWarning",
     "Halpern",
     "Implicit",
+    "Inertial",
     "Input",
     "InputError",
     "MissingExtraError",
@@ -100,7 +101,7 @@ _HOME = {
         "UnsupportedError",
     ),
     "io": ("load", "save"),
-    "iterate": ("Accelerated", "Anderson", "Halpern", "Plain"),
+    "iterate": ("Accelerated", "Anderson", "Halpern", "Inertial", "Plain"),
     "layer": ("EquilibriumLayer", "Factors"),
     "record": ("record",),
     "smoothing": ("Moreau", "Tikhonov"),

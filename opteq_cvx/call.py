@@ -13,7 +13,7 @@ from opteq_cvx.adjoint.record import GradientRecord
 from opteq_cvx.binding import Bound
 from opteq_cvx.engine import Trace, Verdict, forward_solve
 from opteq_cvx.errors import InputError, SolveError, SolveWarning, message
-from opteq_cvx.maps.evaluate import Environment
+from opteq_cvx.maps.evaluate import Constants, Environment
 from opteq_cvx.options import OnFailure, Options
 from opteq_cvx.solution import Solution, Statuses
 from opteq_cvx.splitting.contract import Splitting, Theta
@@ -44,7 +44,7 @@ class Solved:
     problem: FixedPoint
 
 
-def evaluate(splitting: Splitting, weights: Mapping[str, Tensor], bound: Bound) -> Data:
+def evaluate(splitting: Splitting, weights: Mapping[str, Tensor], bound: Bound, constants: Constants) -> Data:
     """The problem data of a call.
 
     Data that overflow at finite inputs would turn the zero cotangent of their sample into NaN (0 · ∞) and spoil the
@@ -52,7 +52,7 @@ def evaluate(splitting: Splitting, weights: Mapping[str, Tensor], bound: Bound) 
     """
     finite = bound.finite & _all_finite(weights, bound)
     values = {**weights, **bound.values}
-    env = Environment(values, bound.dtype, bound.device)
+    env = Environment(values, bound.dtype, bound.device, constants)
     theta = splitting.theta(env)
     bounded = torch.ones_like(bound.valid)
     for t in theta:
@@ -60,7 +60,7 @@ def evaluate(splitting: Splitting, weights: Mapping[str, Tensor], bound: Bound) 
             bounded = bounded & torch.isfinite(t.detach().unsqueeze(-1)).flatten(1).all(dim=1)
     if not torch._C._functorch.is_functorch_wrapped_tensor(bounded) and not bool(bounded.all()):
         values = {name: mend(~bounded, [value])[0] for name, value in values.items()}
-        env = Environment(values, bound.dtype, bound.device)
+        env = Environment(values, bound.dtype, bound.device, constants)
         theta = splitting.theta(env)
     return Data(values, env, theta, finite, bounded)
 

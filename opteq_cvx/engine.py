@@ -8,7 +8,7 @@ from torch import Tensor
 from opteq_cvx.adaptive import CERTAIN, adaptive_solve
 from opteq_cvx.adjoint.mode import Equilibrated
 from opteq_cvx.adjoint.problem import Solve, take
-from opteq_cvx.iterate import Anderson, Plain
+from opteq_cvx.iterate import Anderson, Inertial, Plain
 from opteq_cvx.iterate.contract import Iterate, Iteration, Map, Progress, Restrict, Stop
 from opteq_cvx.splitting.contract import Certificate, Prepared, Splitting, Theta
 from opteq_cvx.status import Status, code
@@ -48,7 +48,7 @@ def forward_solve(
                 return splitting.runner(theta, ready)
             return splitting.runner(take(theta, rows), Prepared(take(ready.tensors, rows), ready.certificate))
 
-        iteration = chosen if chosen is not None else choose(ready.certificate)
+        iteration = chosen if chosen is not None else choose(splitting, ready.certificate)
         if splitting.adaptive:
             return adaptive_solve(splitting, iteration, theta, ready, z0, stop)
         bad = _hopeless(ready.certificate, z0)
@@ -78,11 +78,13 @@ def _with_drift(splitting: Splitting, theta: Theta, ready: Prepared, done: Itera
     return Prepared(ready.tensors, replace(ready.certificate, empty=empty, unbounded=unbounded))
 
 
-def choose(certificate: Certificate) -> Iteration:
-    """Plain steps are cheapest where they are certified to contract fast; Anderson serves everything else."""
+def choose(splitting: Splitting, certificate: Certificate) -> Iteration:
+    """Where steps are certified to contract fast, tuned momentum or plain steps; Anderson serves everything else."""
     modulus = certificate.modulus
     fast = modulus is not None and modulus.numel() > 0 and bool((modulus >= FAST).all())
-    return Plain() if fast else Anderson()
+    if not fast:
+        return Anderson()
+    return Inertial() if splitting.descends else Plain()
 
 
 def _apply_once(map_: Map, z0: Tensor) -> Iterate:

@@ -17,7 +17,7 @@ from opteq_cvx.ir.frozen import Array
 from opteq_cvx.ir.param import Stage
 from opteq_cvx.ir.program import Program
 from opteq_cvx.maps.affine import affine
-from opteq_cvx.maps.evaluate import Environment
+from opteq_cvx.maps.evaluate import Constants, Environment
 from opteq_cvx.options import Options
 from opteq_cvx.plan import Plan, make_plan
 from opteq_cvx.record import note
@@ -56,6 +56,7 @@ class EquilibriumLayer(nn.Module):
         self.declaration = declaration
         anchor = torch.zeros((), dtype=torch.get_default_dtype())
         self.register_buffer("_anchor", anchor, persistent=False)  # dtype and device where nothing else tells
+        self._constants = Constants()
         self._inputs = tuple(p for p in plan.program.parameters if p.stage is Stage.INPUT)
 
     @classmethod
@@ -144,7 +145,7 @@ class EquilibriumLayer(nn.Module):
             weights = self._weight_values()
             like = next(iter(weights.values()), self._anchor)
             zeros = {p.name: like.new_zeros(1, *p.shape) for p in self._inputs}
-            env = Environment({**weights, **zeros}, like.dtype, like.device)
+            env = Environment({**weights, **zeros}, like.dtype, like.device, self._constants)
             splitting = self.plan.splitting
             factors = splitting.factor(splitting.theta(env)) if self.plan.stage < Stage.INPUT else None
         return Factors(weights, factors)
@@ -213,7 +214,7 @@ class EquilibriumLayer(nn.Module):
         prepared: Factors | None,
         trace: Trace | None,
     ) -> call.Solved:
-        data = call.evaluate(self.plan.splitting, weights, bound)
+        data = call.evaluate(self.plan.splitting, weights, bound, self._constants)
         factors = prepared.factors if prepared is not None else None
         problem = call.problem(self.plan.splitting, self.options, data.theta, bound.dtype, tolerance, factors, trace)
         z0 = call.start(self.plan.splitting, init, bound, data.theta)

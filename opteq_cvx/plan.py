@@ -16,9 +16,9 @@ from opteq_cvx.splitting.blocks import Block
 from opteq_cvx.splitting.closed_form import ClosedForm, closed_form
 from opteq_cvx.splitting.contract import Splitting
 from opteq_cvx.splitting.douglas_rachford import DouglasRachford
-from opteq_cvx.splitting.forward_backward import ForwardBackward, constant_scalar
+from opteq_cvx.splitting.forward_backward import ForwardBackward
 from opteq_cvx.splitting.graph_form import GraphForm
-from opteq_cvx.splitting.quadratic import Bounds, known_bounds, refuse_indefinite
+from opteq_cvx.splitting.quadratic import Bounds, refuse_indefinite
 from opteq_cvx.splitting.structure import Structure, structure
 
 WHEN = {
@@ -115,7 +115,7 @@ def _forward_backward_lines(parts: Structure, refused: str) -> tuple[tuple[str, 
     smooth, n = parts.smooth, parts.layout.n
     sources = "; ".join(str(t.origin) for t in smooth.quadratic) or "none"
     kind = "diagonal" if smooth.diagonal else f"dense {n}×{n}"
-    bounds = _structural_bounds(parts)
+    bounds = smooth.bounds
     cost = "1 elementwise product" if smooth.diagonal else f"1 matrix product (B×{n} · {n}×{n})"
     flops = n if smooth.diagonal else 2 * n * n
     proxes = f"{len(parts.blocks)} prox{'es' * (len(parts.blocks) != 1)}"
@@ -152,17 +152,6 @@ def _douglas_rachford_lines(form: GraphForm, refused: str) -> tuple[tuple[str, s
         ),
         ("not used", f"forward–backward: {refused}"),
     )
-
-
-def _structural_bounds(parts: Structure) -> Bounds | None:
-    """Bounds on the spectrum of P by construction, when one quadratic makes it up."""
-    terms = parts.smooth.quadratic
-    if len(terms) != 1 or not parts.smooth.whole(terms[0]):
-        return None
-    known, weight = known_bounds(terms[0]), constant_scalar(terms[0])
-    if known is None or weight is None or known.upper == float("inf"):
-        return None
-    return Bounds(2 * weight * known.lower, 2 * weight * known.upper)
 
 
 def _step_text(bounds: Bounds | None, diagonal: bool) -> str:

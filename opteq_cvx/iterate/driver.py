@@ -30,6 +30,12 @@ class Rule(ABC):
         the rule's own buffer. Rows never mix.
         """
 
+    def observe(self, residual: Tensor, steps: int) -> None:  # noqa: B027
+        """Called at every check with the relative residuals (b,) of the last pair, `steps` steps after the last check.
+
+        `residual` is not kept by the caller; rules without use for it do nothing.
+        """
+
     @abstractmethod
     def take(self, rows: Tensor) -> None:
         """Keep the samples `rows` (an index tensor into the present rows) only."""
@@ -59,10 +65,12 @@ def drive(
             z = rule.advance(z, apply(z))
         image = apply(z)
         step += pause
+        done = pause
         live = board.check(z, image, step)
         pause = min(stop.check_every, stop.max_steps - step)
         if not live or pause <= 0:
             return board.result()
+        rule.observe(board.seen, done)
         z, image = board.revive(z, image)
         keep = board.compact()
         if keep is not None:
@@ -94,6 +102,7 @@ class Board:
         self.rows: Tensor | None = None
         self.total: Iterate | None = None
         self.gap = torch.empty_like(self.best)
+        self.seen = self.residual  # the residuals of the last check
         self.gauge = stop.gauge
         self.measure = None if stop.gauge is None else stop.gauge(None)
         self.flag = Flag(z0.device)
@@ -114,6 +123,7 @@ class Board:
             relative = torch.linalg.vector_norm(torch.sub(z, image, out=self.gap), dim=1).div_(norm)
         above, better = relative > self.threshold, relative < self.residual  # False for NaN
         self.checks += 1
+        self.seen = relative
         if self.whole and self.checks % LOOK and bool(torch.logical_and(above, better).all()):
             # the usual case on the CPU: every sample improved, none is done
             self.best.copy_(z)

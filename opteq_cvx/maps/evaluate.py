@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from opteq_cvx.errors import InputError, UnsupportedError, message
+from opteq_cvx.ir.frozen import Frozen
 from opteq_cvx.ir.param import Apply, Const, Leaf, ParamExpr
 from opteq_cvx.maps import (
     rules_arithmetic,
@@ -40,10 +41,18 @@ class Environment:
     Args:
         values: each leaf's value (1|B, *shape), by name.
         dtype, device: of every result; constants are rebuilt from float64, values are moved.
+        constants: where the constants of a program are kept from call to call; None: nowhere.
     """
 
-    def __init__(self, values: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device | str) -> None:
+    def __init__(
+        self,
+        values: Mapping[str, Tensor],
+        dtype: torch.dtype,
+        device: torch.device | str,
+        constants: "Constants | None" = None,
+    ) -> None:
         self.values = values
+        self.constants = constants
         self.dtype = dtype
         self.device = torch.device(device)
         self._known: dict[int, tuple[ParamExpr, Tensor]] = {}  # the expression is kept, so that its id stays its own
@@ -70,8 +79,9 @@ class Environment:
     def _evaluate(self, node: ParamExpr) -> Tensor:
         match node:
             case Const():
-                host = torch.from_numpy(node.dense().copy())
-                return host.to(dtype=self.dtype, device=self.device).unsqueeze(0)
+                if self.constants is None:
+                    return build(node, self.dtype, self.device)
+                return self.constants(node, self.dtype, self.device)
             case Leaf():
                 return self._leaf(node)
             case Apply():
@@ -116,6 +126,34 @@ class Environment:
             return matrix_of(b, self).transposed.rows(self(a))
         matrix = matrix_of(a, self)
         return matrix.rows(self(b)) if len(b.shape) == 1 else matrix.left(self(b))
+
+
+def build(node: Const, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A constant as a tensor (1, *shape) of its own."""
+    host = torch.from_numpy(node.dense().copy())
+    return host.to(dtype=dtype, device=device).unsqueeze(0)
+
+
+class Constants(Frozen):
+    """The constants of one program as tensors, each built once per dtype and device; never written to by a reader.
+
+    Two threads that meet may build one twice: the tensors are equal, and either serves.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, torch.dtype, torch.device], tuple[Const, Tensor]] = {}
+
+    def __call__(self, node: Const, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """The tensor (1, *shape) of `node`."""
+        key = (id(node), dtype, device)
+        found = self._known.get(key)
+        if found is None:
+            with torch.inference_mode(False):
+                made = build(node, dtype, device)
+            if type(made) is not Tensor:  # under a tracing mode: not a value to keep
+                return made
+            found = self._known[key] = (node, made)  # the node is kept, so that its id stays its own
+        return found[1]
 
 
 def _sparse(expr: ParamExpr) -> bool:

@@ -58,6 +58,11 @@ class Splitting(ABC):
         return False
 
     @property
+    def descends(self) -> bool:
+        """Whether T is a proximal-gradient step of a convex function, which momentum accelerates."""
+        return False
+
+    @property
     def adaptive(self) -> bool:
         """Whether `error` and `rebalance` steer the solve."""
         return False

@@ -14,13 +14,11 @@ from typing_extensions import override
 
 from opteq_cvx.atoms import Trait
 from opteq_cvx.ir.frozen import Frozen
-from opteq_cvx.ir.param import Const
-from opteq_cvx.ir.program import Term
 from opteq_cvx.maps.evaluate import Environment
 from opteq_cvx.splitting import blocks, infeasibility
 from opteq_cvx.splitting.contract import Prepared, Splitting, Theta
 from opteq_cvx.splitting.linearization import AutogradLinearization, Linearization, SymmetricLinearization
-from opteq_cvx.splitting.quadratic import ROUNDING, known_bounds, spectrum
+from opteq_cvx.splitting.quadratic import ROUNDING, spectrum
 from opteq_cvx.splitting.saddle import Proximal, Saddle
 from opteq_cvx.splitting.structure import Structure
 
@@ -38,6 +36,11 @@ class ForwardBackward(Frozen, Splitting):
     @override
     def dimension(self) -> int:
         return self.parts.layout.n
+
+    @property
+    @override
+    def descends(self) -> bool:
+        return True
 
     @override
     def theta(self, env: Environment) -> Theta:
@@ -66,11 +69,9 @@ class ForwardBackward(Frozen, Splitting):
         smooth = self.parts.smooth
         if p.ndim == 2:
             return p.amin(dim=1), p.amax(dim=1), p.amin(dim=1) >= 0
-        if len(smooth.quadratic) == 1 and smooth.whole(smooth.quadratic[0]):
-            known, weight = known_bounds(smooth.quadratic[0]), constant_scalar(smooth.quadratic[0])
-            if known is not None and weight is not None and known.upper < float("inf"):
-                ones = p.new_ones(1)
-                return 2 * weight * known.lower * ones, 2 * weight * known.upper * ones, None
+        if smooth.bounds is not None:
+            ones = p.new_ones(1)
+            return smooth.bounds.lower * ones, smooth.bounds.upper * ones, None
         lower, upper = spectrum(p)
         if smooth.certified:
             return lower, upper, None
@@ -156,11 +157,3 @@ def multiply(z: Tensor, p: Tensor) -> Tensor:
     if p.ndim == 2:
         return z * p
     return z @ p[0] if p.shape[0] == 1 else (z.unsqueeze(1) @ p).squeeze(1)
-
-
-def constant_scalar(term: Term) -> float | None:
-    """A term's weight when it is one constant number (1 when absent)."""
-    if term.weight is None:
-        return 1.0
-    constant = isinstance(term.weight, Const) and term.weight.dense().size == 1
-    return float(term.weight.dense().reshape(())) if constant else None  # type: ignore[union-attr]

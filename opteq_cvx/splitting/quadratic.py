@@ -4,14 +4,14 @@ P is kept as a diagonal where every quadratic is diagonal in u, else dense. Its 
 where the structure shows it (Gram matrices, PSD attributes, I − WWᵀ with a bounded norm), numerically otherwise.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from opteq_cvx.errors import NotConvexError, message
-from opteq_cvx.ir.frozen import Frozen, size
+from opteq_cvx.ir.frozen import Array, Frozen, size
 from opteq_cvx.ir.layout import Layout
 from opteq_cvx.ir.linmap import (
     Broadcast,
@@ -25,13 +25,14 @@ from opteq_cvx.ir.linmap import (
     Sum,
 )
 from opteq_cvx.ir.linmap import stage as map_stage
-from opteq_cvx.ir.param import Apply, Const, Leaf, ParamExpr, Stage
+from opteq_cvx.ir.param import Apply, Const, Leaf, ParamExpr, Stage, is_zero
 from opteq_cvx.ir.program import Affine, Term
 from opteq_cvx.maps.evaluate import Environment
 from opteq_cvx.maps.operator import bind
 from opteq_cvx.maps.operator import dense as dense_map
 from opteq_cvx.splitting.flat import join
 
+HALF = 0.5  # the weight of ½uᵀPu
 ROUNDING = 1e3  # an eigenvalue above −ROUNDING·eps·λ_max counts as nonnegative
 EXACT_WORK = 3e7  # up to this B·n³ the spectra of a P per sample are computed exactly, too
 EXACT_EIGENVALUES = 512  # up to this n the spectrum of a shared P is computed exactly
@@ -44,6 +45,21 @@ class QuadraticPart(Frozen):
     layout: Layout
     quadratic: tuple[Term, ...]
     linear: tuple[Term, ...]
+    bounds: "Bounds | None" = field(init=False)  # of P by construction, where one quadratic in u itself makes it up
+    symmetric: frozenset[int] = field(init=False)  # the quadratic forms whose matrix is symmetric by its form
+
+    def __post_init__(self) -> None:
+        forms = [i for i, t in enumerate(self.quadratic) if t.atom == "quad_form" and symmetric(t.data["P"])]
+        object.__setattr__(self, "symmetric", frozenset(forms))
+        object.__setattr__(self, "bounds", self._structural_bounds())
+
+    def _structural_bounds(self) -> "Bounds | None":
+        if len(self.quadratic) != 1 or not self.whole(self.quadratic[0]):
+            return None
+        known, weight = known_bounds(self.quadratic[0]), constant_scalar(self.quadratic[0])
+        if known is None or weight is None or known.upper == float("inf"):
+            return None
+        return Bounds(2 * weight * known.lower, 2 * weight * known.upper)
 
     @property
     def diagonal(self) -> bool:
@@ -74,10 +90,11 @@ class QuadraticPart(Frozen):
         """P as (1|B, n, n), or its diagonal (1|B, n) when `diagonal`."""
         n = self.layout.n
         shape = (1, n) if self.diagonal else (1, n, n)
-        total = torch.zeros(shape, dtype=env.dtype, device=env.device)
-        for term in self.quadratic:
-            total = total + (self._diagonal_of(term, env) if self.diagonal else self._dense_of(term, env))
-        return total
+        total: Tensor | None = None
+        for i, term in enumerate(self.quadratic):
+            new = self._diagonal_of(term, env) if self.diagonal else self._dense_of(term, env, i in self.symmetric)
+            total = new if total is None else total + new
+        return torch.zeros(shape, dtype=env.dtype, device=env.device) if total is None else total
 
     def gradient_at_zero(self, env: Environment) -> Tensor:
         """q (1|B, n): the linear terms, and the cross terms of quadratics with an offset."""
@@ -86,6 +103,8 @@ class QuadraticPart(Frozen):
             weight = env(term.weight) if term.weight is not None else torch.ones_like(env(term.arg.offset))
             q = q + self._pull_back(term.arg, weight, env)
         for term in self.quadratic:
+            if is_zero(term.arg.offset):
+                continue
             b = env(term.arg.offset)
             if term.atom == "square":
                 weighted = 2 * b if term.weight is None else 2 * b * env(term.weight)
@@ -114,9 +133,14 @@ class QuadraticPart(Frozen):
         rows = max(p.shape[0] for p in pieces)
         return torch.cat([p.expand(rows, -1, -1) for p in pieces], dim=2) if len(pieces) > 1 else pieces[0]
 
-    def _dense_of(self, term: Term, env: Environment) -> Tensor:
+    def _dense_of(self, term: Term, env: Environment, symmetric: bool) -> Tensor:
         if term.atom == "quad_form":
-            inner = 2 * _scale(term, env).unsqueeze(-1) * _sym(env(term.data["P"]))
+            known, inner = constant_scalar(term), env(term.data["P"])
+            inner = inner if symmetric else _sym(inner)
+            if known is None:
+                inner = 2 * _scale(term, env).unsqueeze(-1) * inner
+            elif known != HALF:
+                inner = 2 * known * inner
             if self.whole(term):
                 return inner
             k = self.columns(term.arg, env)
@@ -144,6 +168,42 @@ def _scale(term: Term, env: Environment) -> Tensor:
         return torch.ones((1, 1), dtype=env.dtype, device=env.device)
     weight = env(term.weight)
     return weight.reshape(weight.shape[0], 1)
+
+
+def constant_scalar(term: Term) -> float | None:
+    """A term's weight when it is one constant number (1 when absent)."""
+    match term.weight:
+        case None:
+            return 1.0
+        case Const(value=np.ndarray() as value) if value.size == 1:
+            return float(value.reshape(()))
+        case _:
+            return None
+
+
+def symmetric(p: ParamExpr) -> bool:
+    """Whether P = Pᵀ shows in its form: Gram matrices, symmetric parameters, diagonals, and their combinations."""
+    match p:
+        case Leaf(attributes=a):
+            return any(a.get(key) for key in ("PSD", "NSD", "symmetric", "diag"))
+        case Apply(op="matmul", args=(a, Apply(op="transpose", args=(b,)))) if a is b:
+            return True
+        case Apply(op="matmul", args=(Apply(op="transpose", args=(a,)), b)) if a is b:
+            return True
+        case Apply(op="add" | "neg", args=args):
+            return all(symmetric(a) for a in args)
+        case Const(value=value):
+            return isinstance(value, np.ndarray) and value.ndim == 2 and _diagonal(value)
+        case _:
+            return False
+
+
+def _diagonal(value: Array) -> bool:
+    """Whether a square matrix is diagonal; a glance at its first row spares most others the count."""
+    n = value.shape[0]
+    if value.shape != (n, n) or bool(value[:1, 1:].any()):
+        return False
+    return int(np.count_nonzero(value)) == int(np.count_nonzero(value.diagonal()))
 
 
 def _sym(p: Tensor) -> Tensor:

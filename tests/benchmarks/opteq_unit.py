@@ -54,7 +54,7 @@ def exact(w: Tensor, u_in: Tensor, b: Tensor, x: Tensor, v: Tensor) -> Answer:
 
 
 def ours(n: int, x: Tensor, v: Tensor, tolerance: float) -> tuple[Callable[[], Answer], oc.EquilibriumLayer]:
-    """Our layer's forward and backward, with gradients in effective weights."""
+    """Our layer's forward and backward, with gradients in the free parameters behind the weights."""
     layer = declare(n, tolerance).to(x.dtype)
     names = ("W", "U", "b")
 
@@ -64,7 +64,7 @@ def ours(n: int, x: Tensor, v: Tensor, tolerance: float) -> tuple[Callable[[], A
         (u,) = layer(point)
         u.backward(v)
         assert point.grad is not None
-        return u.detach(), [*(layer.weights.value(k).detach() for k in names), point.grad]
+        return u.detach(), [*(layer.weights.raw(k).grad for k in names), point.grad]
 
     return run, layer
 
