@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from opteq_cvx.adjoint import EquilibriumPropagation, Implicit, Truncated, Unrolled
     from opteq_cvx.bridge import BlackBoxLayer, CvxpyLayer
     from opteq_cvx.compile import compile, explain
-    from opteq_cvx.declare import Input, Weight, activation
+    from opteq_cvx.declare import Input, Weight, activation, priors
     from opteq_cvx.errors import (
         CompileError,
         DTypeError,
@@ -77,6 +77,7 @@ __all__ = [
     "compile",
     "explain",
     "load",
+    "priors",
     "record",
     "save",
     "verify",
@@ -86,7 +87,7 @@ _HOME = {
     "adjoint": ("EquilibriumPropagation", "Implicit", "Truncated", "Unrolled"),
     "bridge": ("BlackBoxLayer", "CvxpyLayer"),
     "compile": ("compile", "explain"),
-    "declare": ("Input", "Weight", "activation"),
+    "declare": ("Input", "Weight", "activation", "priors"),
     "errors": (
         "CompileError",
         "DTypeError",

@@ -1,8 +1,9 @@
 """Declare: what a user writes beside CVXPY."""
 
+from opteq_cvx.declare import priors
 from opteq_cvx.declare.activation import activation
 from opteq_cvx.declare.input import Input
 from opteq_cvx.declare.parameter import leaf_of
 from opteq_cvx.declare.weight import Weight
 
-__all__ = ["Input", "Weight", "activation", "leaf_of"]
+__all__ = ["Input", "Weight", "activation", "leaf_of", "priors"]
