@@ -12,6 +12,8 @@ from opteq_cvx.ir.param import Leaf
 
 FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
+CHECKED = frozenset({"nonneg", "pos", "nonpos", "neg", "bounds", "symmetric", "PSD", "NSD"})
+
 
 @dataclass(frozen=True, slots=True)
 class Bound:
@@ -57,9 +59,23 @@ def bind(leaves: Sequence[Leaf], args: Sequence[object], named: Mapping[str, obj
     for leaf in leaves:
         value = values[leaf.name]
         ok = torch.isfinite(value).reshape(value.shape[0], size(leaf.shape)).all(dim=1)
-        finite, valid = finite & ok, valid & (_satisfies(leaf, value) | ~ok)
+        if not CHECKED.isdisjoint(leaf.attributes):
+            valid = valid & (_satisfies(leaf, value) | ~ok)
+        if known_true(ok):
+            continue
+        finite = finite & ok
         values[leaf.name] = torch.where(ok.reshape(-1, *(1,) * len(leaf.shape)), value, torch.zeros_like(value))
     return Bound(values, batch, rows, dtype, device, finite, valid)
+
+
+def known_true(flags: Tensor) -> bool:
+    """Whether all flags are True, where that can be read without a wait or a break of a transform; else False."""
+    return flags.device.type == "cpu" and not hidden(flags) and bool(flags.all())
+
+
+def hidden(t: Tensor) -> bool:
+    """Whether the values of `t` cannot be looked at: inside a function transform or a trace."""
+    return torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(t)
 
 
 def _match(leaves: Sequence[Leaf], args: Sequence[object], named: Mapping[str, object]) -> dict[str, Tensor]:

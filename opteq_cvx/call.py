@@ -10,7 +10,7 @@ from torch import Tensor
 from opteq_cvx.adjoint.mode import Equilibrated
 from opteq_cvx.adjoint.problem import FixedPoint, Solve, mend
 from opteq_cvx.adjoint.record import GradientRecord
-from opteq_cvx.binding import Bound
+from opteq_cvx.binding import Bound, hidden, known_true
 from opteq_cvx.engine import Trace, Verdict, forward_solve
 from opteq_cvx.errors import InputError, SolveError, SolveWarning, message
 from opteq_cvx.maps.evaluate import Constants, Environment
@@ -50,7 +50,8 @@ def evaluate(splitting: Splitting, weights: Mapping[str, Tensor], bound: Bound, 
     Data that overflow at finite inputs would turn the zero cotangent of their sample into NaN (0 · ∞) and spoil the
     gradient of every shared weight: those samples are flagged, and evaluated at the inputs of another one.
     """
-    finite = bound.finite & _all_finite(weights, bound)
+    sound = _all_finite(weights, bound)
+    finite = bound.finite if known_true(sound) else bound.finite & sound
     values = {**weights, **bound.values}
     env = Environment(values, bound.dtype, bound.device, constants)
     theta = splitting.theta(env)
@@ -58,7 +59,7 @@ def evaluate(splitting: Splitting, weights: Mapping[str, Tensor], bound: Bound, 
     for t in theta:
         if t.shape[0] == bound.rows > 1:
             bounded = bounded & torch.isfinite(t.detach().unsqueeze(-1)).flatten(1).all(dim=1)
-    if not torch._C._functorch.is_functorch_wrapped_tensor(bounded) and not bool(bounded.all()):
+    if not hidden(bounded) and not bool(bounded.all()):
         values = {name: mend(~bounded, [value])[0] for name, value in values.items()}
         env = Environment(values, bound.dtype, bound.device, constants)
         theta = splitting.theta(env)
@@ -68,7 +69,7 @@ def evaluate(splitting: Splitting, weights: Mapping[str, Tensor], bound: Bound, 
 def _all_finite(weights: Mapping[str, Tensor], bound: Bound) -> Tensor:
     ok = torch.ones((), dtype=torch.bool, device=bound.device)
     for value in weights.values():
-        ok = ok & torch.isfinite(value).all()
+        ok = ok & torch.isfinite(value.detach()).all()
     return ok
 
 

@@ -16,6 +16,7 @@ from opteq_cvx.status import Status, code
 SMALLEST_MARGIN = 1e-3  # tolerances are divided by at most 1/this for badly conditioned programs
 FAST = 0.05  # a modulus from which plain steps are the default
 UNKNOWN_MARGIN = 1e-1  # where no modulus is certified
+FINE, WIDE = 1e-6, 4096  # tolerances, and sizes of the state (B·d), from which early steps in float32 pay
 NOISE = 50.0  # no residual below this many units of rounding is asked for
 
 
@@ -55,7 +56,10 @@ def forward_solve(
         if trace is None and bad is not None and z0.device.type == "cpu" and bool(bad.any()):
             done = _skipping(iteration, restrict, z0, stop, bad, progress)
             return done, _with_drift(splitting, theta, ready, done, tolerance)
-        done = iteration.run(restrict, z0, stop, history=trace is not None, progress=progress)
+        if trace is None and progress is None and isinstance(iteration, Inertial) and _coarse_pays(ready, z0, stop):
+            done = iteration.run_mixed(_coarse(splitting, theta, ready), restrict, z0, stop)
+        else:
+            done = iteration.run(restrict, z0, stop, history=trace is not None, progress=progress)
         if trace is not None:
             trace.history = done.history
         return done, _with_drift(splitting, theta, ready, done, tolerance)
@@ -85,6 +89,17 @@ def choose(splitting: Splitting, certificate: Certificate) -> Iteration:
     if not fast:
         return Anderson()
     return Inertial() if splitting.descends else Plain()
+
+
+def _coarse_pays(ready: Prepared, z0: Tensor, stop: Stop) -> bool:
+    """Whether early steps in float32 save more than the conversion costs."""
+    return z0.dtype is torch.float64 and stop.tolerance <= FINE and z0.numel() >= WIDE and ready.tensors[1].ndim == 3
+
+
+def _coarse(splitting: Splitting, theta: Theta, ready: Prepared) -> Map:
+    """The map in float32: its fixed point is near enough for the early steps."""
+    tensors = tuple(t.float() if t.is_floating_point() else t for t in ready.tensors)
+    return splitting.runner(tuple(t.float() for t in theta), Prepared(tensors, ready.certificate))
 
 
 def _apply_once(map_: Map, z0: Tensor) -> Iterate:

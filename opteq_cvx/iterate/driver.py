@@ -26,8 +26,8 @@ class Rule(ABC):
     def advance(self, z: Tensor, image: Tensor) -> Tensor:
         """Return z_{k+1} from `z` = z_k and `image` = T(z_k), both (b, d).
 
-        `image` is valid until T is called again: a rule copies what it keeps. `z` may be overwritten only where it is
-        the rule's own buffer. Rows never mix.
+        `image` stays valid through the next call of T (which may write into two buffers in turn): a rule copies what it
+        keeps longer. `z` may be overwritten only where it is the rule's own buffer. Rows never mix.
         """
 
     def observe(self, residual: Tensor, steps: int) -> None:  # noqa: B027
@@ -65,12 +65,11 @@ def drive(
             z = rule.advance(z, apply(z))
         image = apply(z)
         step += pause
-        done = pause
         live = board.check(z, image, step)
-        pause = min(stop.check_every, stop.max_steps - step)
-        if not live or pause <= 0:
+        if not live or step >= stop.max_steps:
             return board.result()
-        rule.observe(board.seen, done)
+        rule.observe(board.seen, pause)
+        pause = min(stop.check_every, stop.max_steps - step)
         z, image = board.revive(z, image)
         keep = board.compact()
         if keep is not None:

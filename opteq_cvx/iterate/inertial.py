@@ -1,15 +1,18 @@
 """Constant momentum, tuned per sample to the contraction that is observed, for certified proximal-gradient steps."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from opteq_cvx.iterate.contract import Iterate, Iteration, Progress, Restrict, Stop
+from opteq_cvx.iterate.contract import Iterate, Iteration, Map, Progress, Restrict, Stop
 from opteq_cvx.iterate.driver import Rule, drive
 
 LARGEST = 1.0 - 1e-6  # a rate above this is not told from none
+REACH = 3e-6  # the relative residual down to which steps in float32 are as good as others
+MOST_COARSE = 100  # steps in float32 at most
+EAGER, SELDOM = 3, 4  # the momentum is tuned at the first rates seen, then at every so many
 REAL = 1e-3  # the denominator from which the formula for real roots is used
 
 
@@ -37,48 +40,67 @@ class Inertial(Iteration):
     ) -> Iterate:
         return drive(Tuned(z0), restrict, z0, stop, history=history, progress=progress)
 
+    def run_mixed(self, coarse: Map, restrict: Restrict, z0: Tensor, stop: Stop) -> Iterate:
+        """As `run`, with the early steps by `coarse`, the same map in float32, momentum carried over.
+
+        The switch comes when half the samples are within the reach of float32.
+        """
+        rule, z, steps, pause = Tuned(z0.float()), z0.float(), 0, 1
+        while steps + stop.check_every < stop.max_steps and steps < MOST_COARSE:
+            for _ in range(pause - 1):
+                z = rule.advance(z, coarse(z))
+            image = coarse(z)
+            steps += pause
+            gap = torch.linalg.vector_norm(z - image, dim=1)
+            residual = gap.div_(torch.linalg.vector_norm(z, dim=1).clamp_min_(1.0))
+            rule.observe(residual, pause)
+            z, pause = rule.advance(z, image), stop.check_every
+            if bool(residual.median() <= REACH):
+                break
+        z = rule.promote(z, z0)
+        done = drive(rule, restrict, z, replace(stop, max_steps=stop.max_steps - steps))
+        return replace(done, steps=done.steps + steps)
+
 
 class Tuned(Rule):
     """The state is y; x is the last image; per sample: momentum, its limit, and the residual at the last check."""
 
     def __init__(self, z0: Tensor) -> None:
-        self.x, self.next = torch.empty_like(z0), torch.empty_like(z0)
+        self.x, self.next = z0, torch.empty_like(z0)
         self.momentum, self.limit = torch.zeros_like(z0[:, :1]), torch.ones_like(z0[:, :1])
         self.weight = self.limit  # 1 + momentum
         self.residual: Tensor | None = None
-        self.plain = True  # no momentum yet
+        self.looks, self.tuned = 0, False  # rates seen; whether there is momentum yet
 
     @override
     def advance(self, z: Tensor, image: Tensor) -> Tensor:
-        if self.plain:
-            self.x.copy_(image)
-            return image
-        torch.lerp(self.x, image, self.weight, out=self.next)
-        self.x.copy_(image)
-        return self.next
+        x, self.x = self.x, image
+        return torch.lerp(x, image, self.weight, out=self.next) if self.tuned else image
 
     @override
     def observe(self, residual: Tensor, steps: int) -> None:
-        residual = residual[:, None]
-        if self.residual is not None:
-            self.momentum = self.tune(residual.div(self.residual).pow_(1.0 / steps), self.momentum)
-            self.weight, self.plain = self.momentum + 1.0, False
+        residual, before = residual[:, None], self.residual
         self.residual = residual
+        if before is None:
+            return
+        fell = residual < before  # False for NaN
+        calm = bool(fell.all())
+        self.looks += 1
+        if not calm:
+            self.limit = torch.where(fell, self.limit, torch.minimum(self.limit, 0.5 * self.momentum))
+        if not calm or self.looks <= EAGER or self.looks % SELDOM == 0:
+            tuned = momentum(residual.div(before).pow_(1.0 / steps), self.momentum, self.weight)
+            self.momentum = torch.where(fell, torch.minimum(tuned, self.limit), 0.0)
+            self.weight, self.tuned = self.momentum + 1.0, True
 
-    def tune(self, rate: Tensor, b: Tensor) -> Tensor:
-        """The momentum for the next steps, from the observed rate r with momentum b.
-
-        The slowest mode λ = ρ of x⁺ = λ((1 + b) x − b x⁻) has r² − ρ(1 + b) r + ρ b = 0: real roots give ρ = r²/((1 +
-        b) r − b), complex ones ρ = r²/b; the double root is at r = 2b/(1 + b).
-        """
-        grew = rate.lt(1.0).logical_not_()  # NaN too
-        self.limit = (
-            torch.where(grew, torch.minimum(self.limit, 0.5 * b), self.limit) if bool(grew.any()) else self.limit
-        )
-        pull = rate * (1.0 + b)
-        rho = rate.square().div_(torch.where(pull > 2.0 * b, pull - b, b).clamp_min_(REAL))
-        root = (1.0 - rho.clamp_(0.0, LARGEST)).sqrt_()
-        return torch.minimum((1.0 - root).div_(1.0 + root), self.limit).masked_fill_(grew, 0.0)
+    def promote(self, z: Tensor, z0: Tensor) -> Tensor:
+        """Go on in the dtype of z0 from the state z; samples that are not finite start again at z0."""
+        fine = torch.isfinite(z).all(dim=1, keepdim=True)
+        z = torch.where(fine, z.to(z0.dtype), z0)
+        self.x, self.next = torch.where(fine, self.x.to(z0.dtype), z0), torch.empty_like(z0)
+        self.momentum, self.limit = self.momentum.to(z0.dtype), self.limit.to(z0.dtype)
+        self.weight, self.residual = self.momentum + 1.0, None
+        return z
 
     @override
     def take(self, rows: Tensor) -> None:
@@ -86,3 +108,15 @@ class Tuned(Rule):
         self.momentum, self.weight = self.momentum[rows], self.weight[rows]
         if self.residual is not None:
             self.residual = self.residual[rows]
+
+
+def momentum(r: Tensor, b: Tensor, weight: Tensor) -> Tensor:
+    """The momentum that suits the rate r that was observed with momentum b, weight = 1 + b.
+
+    The slowest mode λ = ρ of x⁺ = λ((1 + b) x − b x⁻) has r² − ρ(1 + b) r + ρ b = 0: real roots give ρ = r²/((1 + b) r
+    − b), complex ones ρ = r²/b; the double root is at r = 2b/(1 + b).
+    """
+    pull = r * weight - b
+    rho = r.square().div_(torch.where(pull > b, pull, b).clamp_min_(REAL))
+    root = rho.clamp_(0.0, LARGEST).neg_().add_(1.0).sqrt_()
+    return (1.0 - root).div_(root.add_(1.0))

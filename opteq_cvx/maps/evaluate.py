@@ -150,8 +150,8 @@ class Constants(Frozen):
         if found is None:
             with torch.inference_mode(False):
                 made = build(node, dtype, device)
-            if type(made) is not Tensor:  # under a tracing mode: not a value to keep
-                return made
+            if type(made) is not Tensor or torch._C._functorch.is_functorch_wrapped_tensor(made):
+                return made  # made inside a trace or a function transform, it would outlive its level
             found = self._known[key] = (node, made)  # the node is kept, so that its id stays its own
         return found[1]
 

@@ -93,15 +93,15 @@ class QuadraticPart(Frozen):
         total: Tensor | None = None
         for i, term in enumerate(self.quadratic):
             new = self._diagonal_of(term, env) if self.diagonal else self._dense_of(term, env, i in self.symmetric)
-            total = new if total is None else total + new
+            total = _plus(total, new)
         return torch.zeros(shape, dtype=env.dtype, device=env.device) if total is None else total
 
     def gradient_at_zero(self, env: Environment) -> Tensor:
         """q (1|B, n): the linear terms, and the cross terms of quadratics with an offset."""
-        q = torch.zeros((1, self.layout.n), dtype=env.dtype, device=env.device)
+        q: Tensor | None = None
         for term in self.linear:
             weight = env(term.weight) if term.weight is not None else torch.ones_like(env(term.arg.offset))
-            q = q + self._pull_back(term.arg, weight, env)
+            q = _plus(q, self._pull_back(term.arg, weight, env))
         for term in self.quadratic:
             if is_zero(term.arg.offset):
                 continue
@@ -113,8 +113,8 @@ class QuadraticPart(Frozen):
                 flat = b.reshape(b.shape[0], size(b.shape[1:]))
                 weighted = 2 * scale * (flat.unsqueeze(1) @ _sym(env(term.data["P"]))).squeeze(1)
                 weighted = weighted.reshape((weighted.shape[0], *b.shape[1:]))
-            q = q + self._pull_back(term.arg, weighted, env)
-        return q
+            q = _plus(q, self._pull_back(term.arg, weighted, env))
+        return torch.zeros((1, self.layout.n), dtype=env.dtype, device=env.device) if q is None else q
 
     def _pull_back(self, arg: Affine, y: Tensor, env: Environment) -> Tensor:
         """Kᵀy as (1|B, n), for y (1|B, *arg.shape)."""
@@ -160,6 +160,10 @@ class QuadraticPart(Frozen):
         image = 2 * operator.apply(ones)
         image = image if weight is None else image * weight
         return join({name: operator.adjoint(image)}, self.layout, image)
+
+
+def _plus(total: Tensor | None, new: Tensor) -> Tensor:
+    return new if total is None else total + new
 
 
 def _scale(term: Term, env: Environment) -> Tensor:

@@ -1,5 +1,6 @@
 """Batched maps with a known fixed point, in the form a driver wants them: restrict(rows) -> T."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -32,9 +33,10 @@ class Unit:
         c = self.c if rows is None else self.c[rows]
         buffers = (torch.empty_like(c), torch.empty_like(c))
 
+        turns = itertools.cycle(buffers)
+
         def T(z: Tensor) -> Tensor:
-            out = buffers[1] if z is buffers[0] else buffers[0]
-            return out.copy_(self.act(torch.addmm(c, z, self.M)))
+            return next(turns).copy_(self.act(torch.addmm(c, z, self.M)))
 
         return T
 
