@@ -17,11 +17,14 @@ from opteq_cvx.options import OnFailure, Options
 from opteq_cvx.plan import Plan, make_plan
 from opteq_cvx.smoothing import Smoothing
 
+Wanted = cp.Expression | cp.constraints.constraint.Constraint
+"""What a layer can return."""
+
 
 def compile(
     problem: cp.Problem,
     inputs: Sequence[cp.Parameter] | None = None,
-    outputs: Sequence[cp.Expression] | None = None,
+    outputs: Sequence[Wanted] | None = None,
     *,
     tolerance: float | None = None,
     max_steps: int = 10_000,
@@ -36,7 +39,9 @@ def compile(
     Args:
         problem: a DCP problem (DPP is not required).
         inputs: parameters that are data of each call, in the order of the call; `oc.Input`s are found without it.
-        outputs: what the layer returns, affine expressions of the variables; default all variables.
+        outputs: what the layer returns: affine expressions of the variables, constraints of the problem (their
+            multipliers, with CVXPY's signs; of a cone of several scalars one row for each cone) or dual variables of
+            constraints; default all variables.
         tolerance: bound on the estimated relative distance to the solution; default 1e-6 in float64, 1e-4 in float32.
         max_steps: iterations before a sample is given up (status MAX_STEPS).
         iteration: how the fixed-point map is driven; default plain steps where they are certified to contract fast,
@@ -107,7 +112,7 @@ class Explanation:
 def explain(
     problem: cp.Problem,
     inputs: Sequence[cp.Parameter] | None = None,
-    outputs: Sequence[cp.Expression] | None = None,
+    outputs: Sequence[Wanted] | None = None,
     *,
     trace: bool = False,
 ) -> Explanation:

@@ -43,7 +43,7 @@ def save(layer: EquilibriumLayer, path: str | os.PathLike[str]) -> None:
         FileError: an option that has no encoding, such as a tensor.
         OSError: the file cannot be written; an older one at `path` is untouched.
     """
-    encoded = codec.encode((layer.program, layer.options), option_classes())
+    encoded = codec.encode((layer.plan.source, layer.options), option_classes())
     tensors, weights = dict(encoded.tensors), {}
     for i, name in enumerate(layer.weights.names):
         raw = layer.weights.raw(name).detach().cpu()

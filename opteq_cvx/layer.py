@@ -75,7 +75,7 @@ class EquilibriumLayer(nn.Module):
     @property
     def output_names(self) -> tuple[str, ...]:
         """The names of the returned values, in order."""
-        return tuple(o.name for o in self.program.outputs)
+        return self.program.returned
 
     @override
     def forward(
@@ -195,9 +195,23 @@ class EquilibriumLayer(nn.Module):
             data, eq = solved.data, solved.eq
             u = self.plan.splitting.primal(call.state(solved), data.theta, eq.prepared)
             variables = split(u, self.plan.layout)
-            values = tuple(affine(o.value, variables, data.env) for o in self.program.outputs)
+            values = [affine(o.value, variables, data.env) for o in self.program.outputs]
             worth = objective(self.program, variables, data.env) if full else eq.residual
-        return self._pack(values, variables, solved, worth, bound, trace)
+            duals = self._duals(solved, values, full=full)
+        return self._pack(tuple(values), variables, duals, solved, worth, bound, trace)
+
+    def _duals(self, solved: call.Solved, values: list[Tensor], *, full: bool) -> list[tuple[Tensor, ...]]:
+        """The dual variables of each constraint; those that are outputs are put among the values."""
+        wanted = self.program.dual_outputs
+        if not (self.program.constraints and full) and not wanted:
+            return []
+        data, back = solved.data, self.plan.multipliers
+        shares = self.plan.splitting.saddle(call.state(solved), data.theta, solved.eq.prepared).shares(data.theta)
+        found = back(shares, data.env)
+        for dual in wanted:  # in the order of positions
+            i, k = dual.constraint, dual.part
+            values.insert(dual.position, back.joined(i, shares, data.env) if k is None else found[i][k])
+        return found
 
     def _bind(
         self, inputs: tuple[Tensor, ...], named: Mapping[str, Any], prepared: Factors | None
@@ -226,6 +240,7 @@ class EquilibriumLayer(nn.Module):
         self,
         values: tuple[Tensor, ...],
         variables: dict[str, Tensor],
+        duals: list[tuple[Tensor, ...]],
         solved: call.Solved,
         worth: Tensor,
         bound: Bound,
@@ -246,4 +261,9 @@ class EquilibriumLayer(nn.Module):
             stats,
             call.shaped(call.worth(worth.expand(bound.rows), verdict.codes, self.program.sign), bound),
             eq.z.reshape((*bound.batch, eq.z.shape[1])),
+            tuple(self._dual(parts, failed, bound) for parts in duals),
         )
+
+    def _dual(self, parts: tuple[Tensor, ...], failed: Tensor, bound: Bound) -> Tensor | tuple[Tensor, ...]:
+        settled = tuple(call.settle(p, failed, bound, self.options.on_failure) for p in parts)
+        return settled[0] if len(settled) == 1 else settled

@@ -18,6 +18,7 @@ from opteq_cvx.splitting.contract import Splitting
 from opteq_cvx.splitting.douglas_rachford import DouglasRachford
 from opteq_cvx.splitting.forward_backward import ForwardBackward
 from opteq_cvx.splitting.graph_form import GraphForm
+from opteq_cvx.splitting.multipliers import Multipliers
 from opteq_cvx.splitting.quadratic import Bounds, refuse_indefinite
 from opteq_cvx.splitting.structure import Structure, structure
 
@@ -32,13 +33,16 @@ WHEN = {
 class Plan(Frozen):
     """The chosen splitting and its explanation: pairs (heading, text), printed by `str` and in notebooks.
 
-    `stage` is the latest stage of what `Splitting.factor` depends on.
+    `source` is the program before the passes, `multipliers` the way back to its constraints. `stage` is the latest
+    stage of what `Splitting.factor` depends on.
     """
 
     program: Program
     splitting: Splitting
     name: str
     lines: tuple[tuple[str, str], ...]
+    source: Program
+    multipliers: Multipliers
     stage: Stage = Stage.INPUT
 
     @property
@@ -66,19 +70,21 @@ class Plan(Frozen):
 
 def make_plan(program: Program, trace: Callable[[str, Program], None] | None = None) -> Plan:
     """Run the passes and choose a splitting: closed form, else forward–backward, else Douglas–Rachford."""
-    program = passes.run(program, trace)
+    source, program = program, passes.run(program, trace)
+    back = Multipliers.of(source, program)
     for term in program.terms:
         refuse_indefinite(term)
     parts = structure(program)
     if isinstance(parts, str):
         form = GraphForm.of(program)
-        return Plan(program, DouglasRachford(form), "Douglas–Rachford", _douglas_rachford_lines(form, parts))
+        return Plan(
+            program, DouglasRachford(form), "Douglas–Rachford", _douglas_rachford_lines(form, parts), source, back
+        )
     direct = closed_form(parts)
     if isinstance(direct, ClosedForm):
-        return Plan(program, direct, "closed form", _closed_form_lines(parts), parts.smooth.stage)
-    return Plan(
-        program, ForwardBackward(parts), "forward–backward", _forward_backward_lines(parts, direct), parts.smooth.stage
-    )
+        return Plan(program, direct, "closed form", _closed_form_lines(parts), source, back, parts.smooth.stage)
+    lines = _forward_backward_lines(parts, direct)
+    return Plan(program, ForwardBackward(parts), "forward–backward", lines, source, back, parts.smooth.stage)
 
 
 def _unknowns(parts: Structure) -> tuple[str, str]:

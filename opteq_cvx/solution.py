@@ -78,7 +78,9 @@ class Stats:
 class Solution:
     """Values in the order of `outputs`, a status per sample, statistics and the objective (the user's sign).
 
-    `variables` holds every variable by name; `state` restarts a later solve (`init=solution`).
+    `variables` holds every variable by name; `duals` has an entry for each constraint in the problem's order, with
+    CVXPY's signs: the dual variable (*batch, *shape), or a tuple of them where the constraint has several; `state`
+    restarts a later solve (`init=solution`).
     """
 
     values: tuple[Tensor, ...]
@@ -87,6 +89,7 @@ class Solution:
     stats: Stats
     objective: Tensor
     state: Tensor
+    duals: tuple[Tensor | tuple[Tensor, ...], ...] = ()
 
     @override
     def __repr__(self) -> str:
@@ -114,4 +117,5 @@ def detach(solution: Solution) -> Solution:
             solution.stats,
             solution.objective.detach(),
             solution.state.detach(),
+            tuple(tuple(p.detach() for p in d) if isinstance(d, tuple) else d.detach() for d in solution.duals),
         )

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cvxpy as cp
@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from opteq_cvx.bridge.register import METHOD
+from opteq_cvx.compile import Wanted
 from opteq_cvx.compile import compile as compile_problem
-from opteq_cvx.errors import InputError, UnsupportedError, message
+from opteq_cvx.errors import InputError, message
 from opteq_cvx.layer import EquilibriumLayer
 from opteq_cvx.options import Options
 from opteq_cvx.solution import Solution, detach
@@ -34,7 +35,7 @@ class CvxpyLayer(nn.Module):
     Args:
         problem: a DCP problem, or with `gp` a DGP one.
         parameters: the CVXPY parameters, in the order of the call.
-        variables: the variables to return.
+        variables: what to return: variables, constraints or their `dual_variables` (multipliers with CVXPY's signs).
         solver: None; the compiled network is the solver.
         gp: the problem is geometric: the network works with the logarithms of parameters and variables.
         verbose: print the plan.
@@ -50,7 +51,7 @@ class CvxpyLayer(nn.Module):
         self,
         problem: cp.Problem,
         parameters: Sequence[cp.Parameter],
-        variables: Sequence[cp.Variable],
+        variables: Sequence[Wanted],
         solver: str | None = None,
         gp: bool = False,
         verbose: bool = False,
@@ -66,9 +67,11 @@ class CvxpyLayer(nn.Module):
             raise InputError(message(f"canon_backend={canon_backend!r}", "None", fix))
         _check(problem, variables)
         self.gp = gp
-        self._logged: tuple[bool, ...] = (False,) * len(parameters)
+        self._logged, self._raised = (False,) * len(parameters), (False,) * len(variables)
         if gp:
-            problem, parameters, variables, self._logged = _in_logarithms(problem, parameters, variables)
+            convex = _in_logarithms(problem, parameters, variables)
+            problem, parameters, variables = convex.problem, convex.parameters, convex.outputs
+            self._logged, self._raised = convex.logged, convex.raised
         self.layer = compile_problem(problem, inputs=list(parameters), outputs=list(variables))
         self.layer.options = _options(self.layer.options, solver_args)
         self._last: Solution | None = None
@@ -95,39 +98,55 @@ class CvxpyLayer(nn.Module):
             last = self._last
             found = layer.solve(*params, init=last if last is not None and _fits(last, layer, params) else None)
             self._last, values = detach(found), found.values
-        return tuple(torch.exp(v) for v in values) if self.gp else tuple(values)
+        return tuple(torch.exp(v) if up else v for v, up in zip(values, self._raised, strict=True))
 
 
 def _check(problem: cp.Problem, variables: Sequence[Any]) -> None:
-    known = {id(v) for v in problem.variables()}
-    duals = {id(d) for c in problem.constraints for d in c.dual_variables}
+    known = {id(v) for v in problem.variables()} | {id(c) for c in problem.constraints}
+    known |= {id(d) for c in problem.constraints for d in c.dual_variables}
     for v in variables:
-        if id(v) in duals:
-            raise UnsupportedError(
-                message(
-                    f"{v.name()!r} is a dual variable",
-                    "variables of the problem",
-                    "this version returns no duals: list the variables only",
-                )
-            )
         if id(v) not in known:
             found = f"{v!s:.60} is no variable of the problem"
-            raise InputError(message(found, "variables that occur in it", "list the cp.Variable itself"))
+            fix = "list the cp.Variable itself, a constraint of the problem, or one of its dual_variables"
+            raise InputError(message(found, "variables that occur in it, or multipliers of its constraints", fix))
 
 
-def _in_logarithms(
-    problem: cp.Problem, parameters: Sequence[cp.Parameter], variables: Sequence[cp.Variable]
-) -> tuple[cp.Problem, list[cp.Parameter], list[cp.Variable], tuple[bool, ...]]:
-    """The convex form of a geometric program, its parameters and variables, and which parameters are logarithms."""
+@dataclass(frozen=True, slots=True)
+class _Convex:
+    """The convex form of a geometric program: what to compile, and which parameters and outputs are logarithms."""
+
+    problem: cp.Problem
+    parameters: list[cp.Parameter]
+    outputs: list[Any]
+    logged: tuple[bool, ...]
+    raised: tuple[bool, ...]
+
+
+def _in_logarithms(problem: cp.Problem, parameters: Sequence[cp.Parameter], outputs: Sequence[Any]) -> _Convex:
+    """The convex form; multipliers are the same in both.
+
+    Raises:
+        cvxpy.error.DGPError: the problem is not geometric.
+    """
     if not problem.is_dgp():
         raise error.DGPError(f"the problem does not follow the DGP rules:\n{problem}")
     step = Dgp2Dcp()
-    convex, _ = step.apply(problem)
+    convex, inverse = step.apply(problem)
     new_parameters = {p.id: q for p, q in step.canon_methods._parameters.items()}
     new_variables = {v.id: w for v, w in step.canon_methods._variables.items()}
-    logged = tuple(p.id in new_parameters for p in parameters)
-    listed = [new_parameters.get(p.id, p) for p in parameters]
-    return convex, listed, [new_variables[v.id] for v in variables], logged
+    by_id = {c.id: c for c in convex.constraints}
+    duals: dict[int, Any] = {}
+    for constraint in problem.constraints:
+        image = by_id[inverse.cons_id_map[constraint.id]]
+        duals[id(constraint)] = image
+        duals.update(zip(map(id, constraint.dual_variables), image.dual_variables, strict=True))
+    return _Convex(
+        convex,
+        [new_parameters.get(p.id, p) for p in parameters],
+        [duals[id(v)] if id(v) in duals else new_variables[v.id] for v in outputs],
+        tuple(p.id in new_parameters for p in parameters),
+        tuple(id(v) not in duals for v in outputs),
+    )
 
 
 def _options(options: Options, solver_args: Mapping[str, Any] | None) -> Options:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import cvxpy as cp
+import numpy as np
 from cvxpy import error, settings
 from cvxpy.reductions.complex2real.complex2real import Complex2Real
 from cvxpy.reductions.dgp2dcp.dgp2dcp import Dgp2Dcp
@@ -49,16 +50,21 @@ def reduce(problem: cp.Problem, *, gp: bool = False) -> Reduced:
         take(Complex2Real())
 
     def invert(solution: Solution) -> Solution:
+        if solution.status in settings.SOLUTION_PRESENT:
+            solution.dual_vars = {**idle, **solution.dual_vars}
         for step, inverse in reversed(steps):
             solution = step.invert(solution, inverse)
         return solution
 
     kept, violated = [], False
+    idle: dict[int, Any] = {}  # the multipliers of constraints that hold no variable
     for constraint in problem.constraints:
         if constraint.variables():
             kept.append(constraint)
         else:
             violated = violated or not bool(constraint.value())
+            if len(constraint.dual_variables) == 1:
+                idle[constraint.id] = np.zeros(constraint.shape)
     return Reduced(cp.Problem(problem.objective, kept), invert, violated)
 
 

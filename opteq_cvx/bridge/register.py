@@ -14,6 +14,7 @@ from cvxpy.problems.problem import SolverStats
 from cvxpy.reductions.solution import Solution
 
 import opteq_cvx.solution as ours
+from opteq_cvx.bridge.layouts import unpackable
 from opteq_cvx.bridge.reduce import Reduced, failure, reduce
 from opteq_cvx.compile import compile as compile_problem
 from opteq_cvx.declare import Weight
@@ -53,7 +54,7 @@ def solve(
 ) -> float:
     """Solve a problem at the values of its parameters; set values, status and statistics as CVXPY does.
 
-    Duals are set where the solution carries them; this version's does not, and leaves them as they are.
+    Duals are set for every constraint of which CVXPY has them.
     `warm_start`, `enforce_dpp`, `ignore_dpp` and `canon_backend` are accepted and have nothing to act on: every solve
     starts afresh, and no matrix of the parameters is built. `verbose` prints the plan.
 
@@ -145,12 +146,9 @@ def _stored(variable: cp.Variable, value: Array) -> Any:
 
 
 def _duals(problem: cp.Problem, found: ours.Solution) -> dict[int, Any]:
-    """The duals that the solution has, by constraint, in the layout of `Problem.unpack`."""
-    given = getattr(found, "duals", None)
-    if given is None:
-        return {}
-    pairs = zip(problem.constraints, given, strict=True)
-    return {c.id: d.detach().numpy() for c, d in pairs if d is not None}
+    """The duals by constraint, in the layout of `Problem.unpack`."""
+    pairs = zip(problem.constraints, found.duals, strict=True)
+    return {c.id: unpackable(c, d) for c, d in pairs if not isinstance(d, tuple) or d}
 
 
 def _finish(problem: cp.Problem, solution: Solution) -> float:

@@ -140,7 +140,7 @@ class Conic:
                 total.append(aff.image(m, x))
         if rows.atom == "pow_cone_nd":
             assert rows.alpha is not None, "power cones have exponents"
-            return power_tree(aff.add(*total), const(rows.alpha), self.scope, self.origin)
+            return power_tree(aff.add(*total), const(rows.alpha), self.scope, self.origin)[0]
         data = EMPTY if rows.alpha is None else FrozenDict(alpha=const(rows.alpha))
         return Term(rows.atom, aff.add(*total), self.origin, data=data)
 

@@ -1,12 +1,14 @@
 """CVXPY constraints as terms: each is the indicator of a set, of an affine argument where there is one."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import cvxpy as cp
 import numpy as np
 
 from opteq_cvx.errors import CompileError, UnsupportedError, message
+from opteq_cvx.frontend import duals
 from opteq_cvx.frontend.affine import affine
 from opteq_cvx.frontend.affine_shapes import permuting, reshaping
 from opteq_cvx.frontend.conic import Conic
@@ -20,7 +22,7 @@ from opteq_cvx.frontend.tree import affine_node, as_affine, negative, param_node
 from opteq_cvx.frontend.variables import box_term
 from opteq_cvx.ir import act
 from opteq_cvx.ir import affine as aff
-from opteq_cvx.ir.frozen import size
+from opteq_cvx.ir.frozen import Shape, size
 from opteq_cvx.ir.linmap import (
     Compose,
     Diagonal,
@@ -33,10 +35,13 @@ from opteq_cvx.ir.linmap import (
     diagonal,
 )
 from opteq_cvx.ir.param import Const, const, neg
-from opteq_cvx.ir.program import Affine, Constraint, Origin, Term
+from opteq_cvx.ir.program import Affine, Constraint, Dual, Origin, Term
 from opteq_cvx.ir.tree import Node
 
-Read = Callable[[Any, Scope, Origin], tuple[Term, ...]]
+Found = tuple[tuple[Term, ...], tuple[Dual, ...], Dual | None]
+"""The terms of a constraint, its dual variables, and where there are several all of them joined."""
+
+Read = Callable[[Any, Scope, Origin], Found]
 
 
 def read_constraint(constraint: Any, at: int, scope: Scope) -> tuple[tuple[Term, ...], Constraint]:
@@ -56,7 +61,8 @@ def read_constraint(constraint: Any, at: int, scope: Scope) -> tuple[tuple[Term,
     if not any(scope.has_variables(a) for a in constraint.args):
         _check_without_variables(constraint, scope, origin)
         return (), record
-    return _READERS[name](constraint, scope, origin), record
+    terms, duals, joined = _READERS[name](constraint, scope, origin)
+    return terms, replace(record, duals=duals, joined=joined)
 
 
 _RECORDED = {"zero": "equality", "nonpos": "inequality", "nonneg": "inequality", "pow_nd": "pow"}
@@ -70,41 +76,48 @@ def _check_without_variables(constraint: Any, scope: Scope, origin: Origin) -> N
         raise CompileError(message("a constant constraint that is false", "one that can hold", "remove it", origin))
 
 
-def _equality(constraint: Any, scope: Scope, origin: Origin) -> tuple[Term, ...]:
-    return (Term("zero", affine(constraint.expr, scope), origin),)
+def _equality(constraint: Any, scope: Scope, origin: Origin) -> Found:
+    return _zero_term(affine(constraint.expr, scope), constraint, origin)
 
 
-def _zero(constraint: Any, scope: Scope, origin: Origin) -> tuple[Term, ...]:
-    return (Term("zero", affine(constraint.args[0], scope), origin),)
+def _zero(constraint: Any, scope: Scope, origin: Origin) -> Found:
+    return _zero_term(affine(constraint.args[0], scope), constraint, origin)
 
 
-def _nonpos(constraint: Any, scope: Scope, origin: Origin) -> tuple[Term, ...]:
-    return at_most_zero(tree(constraint.args[0], scope), scope, origin)
+def _zero_term(x: Affine, constraint: Any, origin: Origin) -> Found:
+    term = Term("zero", x, origin)
+    return (term,), (duals.signed(term, tuple(constraint.shape)),), None
 
 
-def _nonneg(constraint: Any, scope: Scope, origin: Origin) -> tuple[Term, ...]:
-    return at_most_zero(negative(tree(constraint.args[0], scope)), scope, origin)
+def _nonpos(constraint: Any, scope: Scope, origin: Origin) -> Found:
+    return at_most_zero(tree(constraint.args[0], scope), tuple(constraint.shape), scope, origin)
 
 
-def _inequality(constraint: Any, scope: Scope, origin: Origin) -> tuple[Term, ...]:
-    return at_most_zero(tree(constraint.expr, scope), scope, origin)
+def _nonneg(constraint: Any, scope: Scope, origin: Origin) -> Found:
+    return at_most_zero(negative(tree(constraint.args[0], scope)), tuple(constraint.shape), scope, origin)
 
 
-def at_most_zero(node: Node, scope: Scope, origin: Origin) -> tuple[Term, ...]:
+def _inequality(constraint: Any, scope: Scope, origin: Origin) -> Found:
+    return at_most_zero(tree(constraint.expr, scope), tuple(constraint.shape), scope, origin)
+
+
+def at_most_zero(node: Node, shape: Shape, scope: Scope, origin: Origin) -> Found:
     """node ≤ 0, for a convex node; on the conic route the first term is an inequality between bounds."""
     functions, plain = _split(node, 1)
     if not functions:
-        return (_affine_at_most_zero(aff.add(*plain), origin),)
+        term = _affine_at_most_zero(aff.add(*plain), origin)
+        return (term,), (duals.signed(term, shape),), None
     f = total(tuple(functions), functions[0].text if len(functions) == 1 else node.text)
     bound = aff.negative(aff.add(*plain)) if plain else aff.of_param(act.zeros(node.shape))
-    f, bound = _unscaled(f, bound)
+    f, bound, factor = _unscaled(f, bound)
     rhs = affine_node(bound, origin.text) if bound.parts else param_node(bound.offset, origin.text)
-    term = set_term(Node("leq", (f, rhs), node.shape, origin.text), origin)
-    if term is not None:
-        return (term,)
+    found = set_term(Node("leq", (f, rhs), node.shape, origin.text), origin)
+    if found is not None:
+        dual = duals.level(f, found, shape, factor)
+        return (found,), () if dual is None else (dual,), None
     conic = Conic(scope, origin)
-    x = aff.add(conic.value(f), aff.negative(bound))
-    return (_affine_at_most_zero(x, origin), *conic.terms)
+    term = _affine_at_most_zero(aff.add(conic.value(f), aff.negative(bound)), origin)
+    return (term, *conic.terms), (duals.signed(term, shape, factor),), None
 
 
 def _split(node: Node, sign: int) -> tuple[list[Node], list[Affine]]:
@@ -120,12 +133,13 @@ def _split(node: Node, sign: int) -> tuple[list[Node], list[Affine]]:
     return [signed], []
 
 
-def _unscaled(f: Node, bound: Affine) -> tuple[Node, Affine]:
-    """c f ≤ bound as f ≤ bound / c for a positive constant c."""
+def _unscaled(f: Node, bound: Affine) -> tuple[Node, Affine, float]:
+    """c f ≤ bound as f ≤ bound / c for a positive constant c, and the factor 1/c of the multiplier."""
     m = f.attrs.get("map")
     if isinstance(m, Diagonal) and isinstance(m.d, Const) and m.d.shape == () and float(m.d.dense()) > 0:
-        return f.args[0], aff.image(diagonal(const(1.0 / float(m.d.dense())), bound.shape), bound)
-    return f, bound
+        factor = 1.0 / float(m.d.dense())
+        return f.args[0], aff.image(diagonal(const(factor), bound.shape), bound), factor
+    return f, bound, 1.0
 
 
 def _affine_at_most_zero(x: Affine, origin: Origin) -> Term:
@@ -174,9 +188,12 @@ def _cone(op: str, x: Affine, origin: Origin, *data: Node) -> tuple[Term, ...]:
     return set_terms(Node(op, (affine_node(x, origin.text), *data), x.shape, origin.text), origin)
 
 
-def _soc(constraint: Any, scope: Scope, origin: Origin) -> tuple[Term, ...]:
+def _soc(constraint: Any, scope: Scope, origin: Origin) -> Found:
     t, x = (affine(a, scope) for a in constraint.args)
-    return _cone("soc", _joined(t, x, constraint.axis, head_first=True), origin)
+    joined = _joined(t, x, constraint.axis, head_first=True)
+    rows = np.arange(size(joined.shape)).reshape(joined.shape)
+    found = duals.head_and_rows(rows, joined.shape, t.shape, x.shape, constraint.axis, head_first=True)
+    return _cone("soc", joined, origin), *found
 
 
 def _joined(head: Affine, x: Affine, axis: int, *, head_first: bool) -> Affine:
@@ -190,7 +207,7 @@ def _joined(head: Affine, x: Affine, axis: int, *, head_first: bool) -> Affine:
     return aff.join([head, x] if head_first else [x, head])
 
 
-def _psd(constraint: Any, scope: Scope, origin: Origin) -> tuple[Term, ...]:
+def _psd(constraint: Any, scope: Scope, origin: Origin) -> Found:
     """CVXPY constrains the symmetric part."""
     expr = constraint.args[0]
     x = affine(expr, scope)
@@ -198,32 +215,40 @@ def _psd(constraint: Any, scope: Scope, origin: Origin) -> tuple[Term, ...]:
         rank = len(x.shape)
         transposed = aff.image(permuting(x.shape, (*range(rank - 2), rank - 1, rank - 2)), x)
         x = aff.image(diagonal(const(0.5), x.shape), aff.add(x, transposed))
-    return _cone("psd", x, origin)
+    return _cone("psd", x, origin), (duals.semidefinite(x.shape),), None
 
 
-def _exp(constraint: Any, scope: Scope, origin: Origin) -> tuple[Term, ...]:
-    return _cone("exp_cone", aff.stack([affine(a, scope) for a in constraint.args]), origin)
+def _exp(constraint: Any, scope: Scope, origin: Origin) -> Found:
+    parts = [affine(a, scope) for a in constraint.args]
+    x = aff.stack(parts)
+    return _cone("exp_cone", x, origin), *duals.columns(x.shape, [a.shape for a in parts])
 
 
-def _pow(constraint: Any, scope: Scope, origin: Origin) -> tuple[Term, ...]:
-    x = aff.stack([affine(a, scope) for a in constraint.args])
+def _pow(constraint: Any, scope: Scope, origin: Origin) -> Found:
+    parts = [affine(a, scope) for a in constraint.args]
+    x = aff.stack(parts)
     alpha = hoist(cp.Expression.cast_to_const(constraint.alpha), scope)
     whole = act.spread(act.reshape(alpha, ()), x.shape[:-1]) if size(alpha.shape) == 1 else alpha
     column = act.reshape(act.reshape(whole, x.shape[:-1]), (*x.shape[:-1], 1))
-    return _cone("pow_cone", x, origin, param_node(column, text(constraint.alpha)))
+    terms = _cone("pow_cone", x, origin, param_node(column, text(constraint.alpha)))
+    return terms, *duals.columns(x.shape, [a.shape for a in parts])
 
 
-def _pow_nd(constraint: Any, scope: Scope, origin: Origin) -> tuple[Term, ...]:
+def _pow_nd(constraint: Any, scope: Scope, origin: Origin) -> Found:
     w, z = (affine(a, scope) for a in constraint.args)
     alpha = hoist(constraint.alpha, scope)
     if len(alpha.shape) == 2 and constraint.axis == 0:
         alpha = act.transpose(alpha)
     x = _joined(z, w, constraint.axis, head_first=False)
-    return (power_tree(x, alpha, scope, origin),)
+    term, back = power_tree(x, alpha, scope, origin)
+    rows = np.arange(size(back.shape_out)).reshape(back.shape_out)[..., : x.shape[-1]]
+    parts, joined = duals.head_and_rows(rows, back.shape_out, z.shape, w.shape, constraint.axis, head_first=False)
+    return (term,), tuple(duals.through(d, back) for d in parts), duals.through(joined, back)
 
 
-def _taken_apart(constraint: Any, scope: Scope, origin: Origin) -> tuple[Term, ...]:
-    return Conic(scope, origin).constraint(constraint, [affine(a, scope) for a in constraint.args])
+def _taken_apart(constraint: Any, scope: Scope, origin: Origin) -> Found:
+    """CVXPY gives no multipliers of these cones either."""
+    return Conic(scope, origin).constraint(constraint, [affine(a, scope) for a in constraint.args]), (), None
 
 
 _READERS: dict[str, Read] = {

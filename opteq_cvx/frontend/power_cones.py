@@ -10,21 +10,25 @@ from opteq_cvx.frontend.scope import Scope
 from opteq_cvx.ir import act
 from opteq_cvx.ir import affine as aff
 from opteq_cvx.ir.frozen import Array, FrozenDict, size
-from opteq_cvx.ir.linmap import gather
+from opteq_cvx.ir.linmap import Adjoint, Identity, LinearMap, gather
 from opteq_cvx.ir.param import Apply, Const, ParamExpr, const
 from opteq_cvx.ir.program import Affine, Origin, Term
 
 
-def power_tree(x: Affine, alpha: ParamExpr, scope: Scope, origin: Origin) -> Term:
-    """One term for x = [w, z] in the power cones with exponents `alpha`, both joined along the last axis."""
+def power_tree(x: Affine, alpha: ParamExpr, scope: Scope, origin: Origin) -> tuple[Term, LinearMap]:
+    """One term for x = [w, z] in the power cones with exponents `alpha`, both joined along the last axis.
+
+    Returns it with the map from its multipliers to those of [w, z, auxiliary].
+    """
     n = x.shape[-1] - 1
     if n == 1:
-        return Term("soc", x, origin)
+        return Term("soc", x, origin), Identity(x.shape)
     joined = aff.join([x, scope.fresh("s", (*x.shape[:-1], n - 2))]) if n > 2 else x
     triples, left, below = _tree(n)
     positions = np.arange(size(joined.shape)).reshape(joined.shape)
-    arg = aff.image(gather(positions[..., np.array(triples)], joined.shape), joined)
-    return Term("pow_cone", arg, origin, data=FrozenDict(alpha=_shares(alpha, left, below)))
+    picked = gather(positions[..., np.array(triples)], joined.shape)
+    term = Term("pow_cone", aff.image(picked, joined), origin, data=FrozenDict(alpha=_shares(alpha, left, below)))
+    return term, Adjoint(picked)
 
 
 def _tree(n: int) -> tuple[list[tuple[int, int, int]], Array, Array]:

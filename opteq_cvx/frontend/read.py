@@ -6,7 +6,7 @@ from typing import Any
 
 import cvxpy as cp
 
-from opteq_cvx.errors import CompileError, message
+from opteq_cvx.errors import CompileError, UnsupportedError, message
 from opteq_cvx.frontend.affine import affine
 from opteq_cvx.frontend.constraints import read_constraint
 from opteq_cvx.frontend.dcp import check
@@ -20,7 +20,7 @@ from opteq_cvx.frontend.variables import Unknown, attribute_terms, names_of, unk
 from opteq_cvx.ir import act
 from opteq_cvx.ir.frozen import Array
 from opteq_cvx.ir.param import ParamExpr, add, const
-from opteq_cvx.ir.program import Constraint, Origin, Output, Program, Term
+from opteq_cvx.ir.program import Constraint, DualOutput, Origin, Output, Program, Term
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Reading:
 def read(
     problem: cp.Problem,
     inputs: Sequence[cp.Parameter] | None = None,
-    outputs: Sequence[cp.Expression] | None = None,
+    outputs: Sequence[Any] | None = None,
 ) -> Reading:
     """Read a problem.
 
@@ -43,7 +43,8 @@ def read(
         problem: any problem that follows the DCP rules; DPP is not needed.
         inputs: parameters that each sample brings, in the order of the layer's arguments; `Input`s are found
             without it.
-        outputs: variables, or affine expressions of variables and parameters; by default every variable.
+        outputs: variables, affine expressions of variables and parameters, constraints or their dual variables; by
+            default every variable.
 
     Raises:
         NotConvexError: the problem breaks a DCP rule.
@@ -51,7 +52,8 @@ def read(
         CompileError: a parameter without a role, repeated names, or an output that is not affine.
     """
     check(problem)
-    wanted = check_outputs(problem, outputs)
+    duals, affines = split_duals(problem, outputs)
+    wanted = check_outputs(problem, affines)
     found = roles(problem, inputs, wanted)
     variables = problem.variables()
     items = [unknown(v, name) for v, name in zip(variables, names_of(variables), strict=True)]
@@ -73,6 +75,7 @@ def read(
         outputs=tuple(_output(e, items, scope) for e in wanted),
         constraints=tuple(constraints),
         sign=sign,
+        dual_outputs=tuple(_dual_output(d, constraints) for d in duals),
     )
     weights = dict(zip((leaf.name for leaf in found.leaves[len(found.inputs) :]), found.weights, strict=True))
     return Reading(program, found.initial(), Declaration(problem, found.inputs, weights, wanted))
@@ -89,6 +92,55 @@ def _objective(expr: cp.Expression, sign: int, scope: Scope) -> tuple[list[Term]
         terms.extend(more)
         offsets.append(offset)
     return terms, act.reshape(add(*offsets), ())
+
+
+@dataclass(frozen=True, slots=True)
+class Multiplier:
+    """An output that is a dual variable: its position, the constraint's place in the problem, the part (None: all)."""
+
+    position: int
+    constraint: int
+    part: int | None
+    name: str
+
+
+def split_duals(
+    problem: cp.Problem, outputs: Sequence[Any] | None
+) -> tuple[tuple[Multiplier, ...], Sequence[Any] | None]:
+    """The outputs that are constraints or dual variables, and the others in order.
+
+    Raises:
+        CompileError: a constraint that is not one of the problem.
+    """
+    if outputs is None:
+        return (), None
+    places = {id(c): i for i, c in enumerate(problem.constraints)}
+    parts = {id(d): (i, k) for i, c in enumerate(problem.constraints) for k, d in enumerate(c.dual_variables)}
+    found: list[Multiplier] = []
+    others: list[Any] = []
+    for at, wanted in enumerate(outputs):
+        if isinstance(wanted, cp.constraints.constraint.Constraint):
+            if id(wanted) not in places:
+                words = f'the output "{text(wanted)}" is no constraint of the problem'
+                raise CompileError(message(words, "one of problem.constraints", "list the constraint object itself"))
+            i = places[id(wanted)]
+            found.append(Multiplier(at, i, None, f"dual[{i}]"))
+        elif id(wanted) in parts:
+            i, k = parts[id(wanted)]
+            several = len(problem.constraints[i].dual_variables) > 1
+            found.append(Multiplier(at, i, k, f"dual[{i}].{k}" if several else f"dual[{i}]"))
+        else:
+            others.append(wanted)
+    return tuple(found), others
+
+
+def _dual_output(wanted: Multiplier, constraints: Sequence[Constraint]) -> DualOutput:
+    record = constraints[wanted.constraint]
+    if record.terms and not record.duals:
+        found = f"multipliers of {record.origin}"
+        fix = "write it with second-order, semidefinite, exponential or power cones"
+        raise UnsupportedError(message(found, "a constraint whose multipliers CVXPY has", fix))
+    return DualOutput(wanted.name, wanted.position, wanted.constraint, wanted.part)
 
 
 def check_outputs(problem: cp.Problem, outputs: Sequence[Any] | None) -> tuple[cp.Expression, ...]:

@@ -38,7 +38,7 @@ from opteq_cvx.ir.linmap import (
 )
 from opteq_cvx.ir.param import Apply, Const, Leaf, Stage
 from opteq_cvx.ir.pattern import Arg, Match, Op, Par
-from opteq_cvx.ir.program import Affine, Constraint, Origin, Output, Program, Term, Variable
+from opteq_cvx.ir.program import Affine, Constraint, Dual, DualOutput, Origin, Output, Program, Term, Variable
 from opteq_cvx.ir.tree import Node
 
 Classes = Mapping[str, type]
@@ -54,6 +54,8 @@ IR: Classes = {
     "Const": Const,
     "Constraint": Constraint,
     "Diagonal": Diagonal,
+    "Dual": Dual,
+    "DualOutput": DualOutput,
     "Gather": Gather,
     "Identity": Identity,
     "Kron": Kron,

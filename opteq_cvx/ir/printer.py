@@ -75,6 +75,9 @@ def program(p: Program) -> str:
     for out in p.outputs:
         value = affine(out.value)
         lines.append(f"  output     {out.name}" + ("" if value == out.name else f" = {value}"))
+    for dual in p.dual_outputs:
+        part = "" if dual.part is None else f", part {dual.part}"
+        lines.append(f"  output     {dual.name} = multiplier of {p.constraints[dual.constraint].origin.where}{part}")
     return "\n".join(lines) + "\n"
 
 

@@ -1,12 +1,16 @@
 """Program: what a network computes, as frozen data: terms over linear maps of variables."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from typing_extensions import override
 
 from opteq_cvx.ir.frozen import EMPTY, Frozen, FrozenDict, Shape
 from opteq_cvx.ir.linmap import LinearMap
 from opteq_cvx.ir.param import Leaf, ParamExpr
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,13 +66,32 @@ class Term(Frozen):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Dual(Frozen):
+    """One dual variable of a constraint: factor · map(‖y‖), y the multiplier of the constraint's first term.
+
+    `norm` is "l1", "l2" or "linf" along `axes`, which are kept with length 1, or "" where y itself is meant: y is
+    λ times a subgradient of the norm that the constraint bounds, so that its dual norm is λ.
+    """
+
+    map: LinearMap
+    norm: str = ""
+    axes: tuple[int, ...] = ()
+    factor: ParamExpr | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Constraint(Frozen):
-    """One user constraint: the indices of its terms in `Program.terms`, its kind and its shape, for duals."""
+    """One user constraint: the indices of its terms in `Program.terms`, its kind and its shape.
+
+    `duals` are its dual variables with CVXPY's signs; `joined`, where there are several, one row of all for each cone.
+    """
 
     origin: Origin
     kind: str  # "equality", "inequality", "soc", "psd", "exp", "pow", …
     shape: Shape
     terms: tuple[int, ...]
+    duals: tuple[Dual, ...] = ()
+    joined: Dual | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,10 +103,21 @@ class Output(Frozen):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class DualOutput(Frozen):
+    """A dual variable that the layer returns at `position`: part of a constraint, or all parts joined (None)."""
+
+    name: str
+    position: int
+    constraint: int
+    part: int | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Program(Frozen):
     """minimize offset + Σ terms over `variables`; `sign` is −1 when the user wrote Maximize.
 
     `parameters` are in the user's order: inputs first as the layer's positional arguments, then weights.
+    `dual_outputs` stand among the returned values at their positions, `outputs` at the others.
     """
 
     variables: tuple[Variable, ...]
@@ -93,6 +127,20 @@ class Program(Frozen):
     outputs: tuple[Output, ...]
     constraints: tuple[Constraint, ...] = ()
     sign: int = 1
+    dual_outputs: tuple[DualOutput, ...] = ()
+
+    @property
+    def returned(self) -> tuple[str, ...]:
+        """The names of the returned values, in order."""
+        names = [o.name for o in self.outputs]
+        for dual in self.dual_outputs:  # in the order of positions
+            names.insert(dual.position, dual.name)
+        return tuple(names)
+
+    def affines(self, values: Sequence[Value]) -> tuple[Value, ...]:
+        """Of returned values, those of `outputs`: without the dual variables."""
+        skipped = {d.position for d in self.dual_outputs}
+        return tuple(v for i, v in enumerate(values) if i not in skipped)
 
     def shape_of(self, variable: str) -> Shape:
         """The shape of a variable by name."""

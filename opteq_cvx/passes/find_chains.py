@@ -36,15 +36,15 @@ def find_chains(program: Program) -> Program:
     for i, term in enumerate(program.terms):
         if term.atom not in ("abs", "nonneg", "nonpos") or i in gone:
             continue
-        paths = _paths(term, layout)
-        if paths is None:
+        walked = paths(term, layout)
+        if walked is None:
             continue
-        mine = np.unique(np.concatenate([p.index.reshape(-1) for p in paths]))
+        mine = np.unique(np.concatenate([p.index.reshape(-1) for p in walked]))
         others = [k for k in range(len(program.terms)) if k != i and np.isin(mine, touched[k]).any()]
         l1 = _l1(program.terms[others[0]], mine, layout) if len(others) == 1 and others[0] not in gone else None
         if others and (term.atom != "abs" or l1 is None):
             continue
-        new = tuple(_term(term, p, l1, program.terms[others[0]] if others else None, layout) for p in paths)
+        new = tuple(_term(term, p, l1, program.terms[others[0]] if others else None, layout) for p in walked)
         edits.append((tuple(sorted([i, *others])), new))
         gone.update([i, *others])
     return rewrite(program, edits)
@@ -61,7 +61,8 @@ def _touched(term: Term, layout: Layout) -> IntArray:
     return np.concatenate(found)
 
 
-def _paths(term: Term, layout: Layout) -> list[Paths] | None:
+def paths(term: Term, layout: Layout) -> list[Paths] | None:
+    """The disjoint paths whose steps are the rows of a term's argument; None where they are not differences."""
     if len(term.arg.parts) != 1 or not is_zero(term.arg.offset):
         return None
     name, m = term.arg.parts[0]
@@ -79,8 +80,8 @@ def _paths(term: Term, layout: Layout) -> list[Paths] | None:
         values = -values
     ordered = np.where(values[:, :1] < 0, ends, ends[:, ::-1])  # from the smaller to the larger entry
     directed = term.atom != "abs"
-    walked = _walk(ordered if directed else np.sort(ends, axis=1), directed, layout.start(name))
-    return None if walked is None else [Paths(i, e, np.abs(values[:, 0])) for i, e in walked]
+    found = _walk(ordered if directed else np.sort(ends, axis=1), directed, layout.start(name))
+    return None if found is None else [Paths(i, e, np.abs(values[:, 0])) for i, e in found]
 
 
 def _walk(edges: IntArray, directed: bool, start: int) -> list[tuple[IntArray, IntArray]] | None:
@@ -179,4 +180,4 @@ def _texts(*origins: Origin) -> str:
     return " + ".join(dict.fromkeys(o.text for o in origins))
 
 
-__all__: Sequence[str] = ("find_chains", "scalar")
+__all__: Sequence[str] = ("find_chains", "paths", "scalar")

@@ -22,7 +22,7 @@ from opteq_cvx.maps.evaluate import Environment
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block(Frozen):
-    """w · f(s∘u[index] + b; data), then, where set, an interval on u[index] itself."""
+    """w · f(s∘u[index] + b; data), then, where set, an interval on u[index] itself; `term` is what it was made of."""
 
     f: Atom
     index: IntArray
@@ -32,6 +32,7 @@ class Block(Frozen):
     offset: ParamExpr | None = None
     data: FrozenDict = EMPTY
     interval: "Block | None" = None
+    term: Term | None = None
 
     @property
     def exprs(self) -> tuple[ParamExpr, ...]:
@@ -80,6 +81,33 @@ class Block(Frozen):
         value = self.f.value(x if b is None else x + b, data)
         value = value if weight is None else weight * value
         return value.flatten(1).sum(1) if value.ndim > 1 else value
+
+    def shares(self, w: Tensor, y: Tensor, theta: Sequence[Tensor]) -> list[tuple[Term, Tensor, Tensor]]:
+        """(term, point, multiplier) of the function and of the interval, for y (B, rows) ∈ ∂(f + ι)(w) of u[index].
+
+        What f has to give at a bound is its own slope there; the interval takes the rest, where it has the sign of
+        its normal cone.
+        """
+        event, found = (w.shape[0], *self.index.shape), list[tuple[Term, Tensor, Tensor]]()
+        if self.interval is not None and self.interval.term is not None:
+            inner = self.interval.exprs
+            data = list(theta)[len(theta) - len(inner) :]
+            slope = torch.func.vjp(lambda x: self.value(x, theta).sum(), w)[1](w.new_ones(()))[0]
+            rest = (y - slope).reshape(event)
+            onto = self.interval.bind(w.new_ones(1), data)
+            here = w.reshape(event)
+            normal = onto(here + rest) - here  # what is not normal moves the point
+            share = torch.where((normal == 0) & torch.isfinite(rest), rest, torch.zeros_like(rest))
+            found.append((self.interval.term, here, share))
+            y = (y.reshape(event) - share).reshape(y.shape)
+        if self.term is not None:
+            values, ndim = list(theta)[self.weight is not None :], self.index.ndim + 1
+            s = _align(values.pop(0), ndim) if self.scale is not None else None
+            b = _align(values.pop(0), ndim) if self.offset is not None else None
+            x, g = w.reshape(event), y.reshape(event)
+            x, g = (x, g) if s is None else (s * x, g / s)
+            found.append((self.term, x if b is None else x + b, g))
+        return found
 
     def _step(self, step: Tensor) -> Tensor:
         ones = (1,) * self.index.ndim
@@ -135,7 +163,7 @@ def blocks_of(terms: Sequence[Term], layout: Layout) -> tuple[Block, ...] | Over
         scale, offset, weight = selection.scale, _nonzero(selection.offset), term.weight
         if Trait.SEPARABLE not in f.traits and scale is not None and scale.shape != ():
             return Overlap(f"{term.origin} scales the entries of a non-separable function differently")
-        block = Block(f, freeze_index(selection.index), term.origin, weight, scale, offset, data)
+        block = Block(f, freeze_index(selection.index), term.origin, weight, scale, offset, data, term=term)
         merged = _merge(blocks, block)
         if isinstance(merged, Overlap):
             return merged

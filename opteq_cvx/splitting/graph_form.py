@@ -42,7 +42,7 @@ class GraphForm(Frozen):
             count = size(term.arg.shape)
             index = freeze_index(np.arange(start, start + count).reshape(term.arg.shape))
             f = atom(term.atom).from_static(term.static)
-            blocks.append(Block(f, index, term.origin, weight=term.weight, data=FrozenDict(term.data)))
+            blocks.append(Block(f, index, term.origin, weight=term.weight, data=FrozenDict(term.data), term=term))
             start += count
         return GraphForm(layout, QuadraticPart(layout, quadratic, linear), terms, tuple(blocks), start)
 

@@ -66,6 +66,16 @@ class Saddle:
         curved = x * p if p.ndim == 2 else matmul(x, p)
         return ((0.5 * curved + q) * x).sum(1) + self.proximal(theta)
 
+    def shares(self, theta: Sequence[Tensor]) -> dict[int, tuple[Tensor, Tensor]]:
+        """The point and the multiplier of each term's argument, both (B, *argument), by id of the term."""
+        values, found = list(self.part.data(theta)), dict[int, tuple[Tensor, Tensor]]()
+        for block in self.part.blocks:
+            own, values = values[: len(block.exprs)], values[len(block.exprs) :]
+            rows = torch.as_tensor(block.index.reshape(-1).copy(), device=self.w.device)
+            for term, w, y in block.shares(self.w.index_select(1, rows), self.y.index_select(1, rows), own):
+                found[id(term)] = (w, y)
+        return found
+
     def proximal(self, theta: Sequence[Tensor]) -> Tensor:
         """The part of ℒ that belongs to g (B,)."""
         t = self.step if self.step.ndim == 2 else self.step[:, None]

@@ -109,7 +109,7 @@ def layer_gradients(
     ranks = [len(p.shape) for p in layer.program.parameters if p.stage is Stage.INPUT]
     found: dict[int, dict[str, Array]] = {}
     for i, vs in cotangents.items():
-        picked = (y.reshape(-1, *y.shape[batch:])[i] for y in solution.values)
+        picked = (y.reshape(-1, *y.shape[batch:])[i] for y in layer.program.affines(solution.values))
         pairs = [(torch.from_numpy(np.array(v)).to(device), y) for v, y in zip(vs, picked, strict=True)]
         total = torch.stack([(v * y).sum() for v, y in pairs]).sum()
         targets = [*xs, *effective.values()]

@@ -15,6 +15,7 @@ from opteq_cvx.errors import InputError, SolveWarning, message
 from opteq_cvx.frontend.declaration import Declaration
 from opteq_cvx.ir.frozen import Array
 from opteq_cvx.ir.param import Stage
+from opteq_cvx.ir.program import Program
 from opteq_cvx.layer import EquilibriumLayer
 from opteq_cvx.solution import Solution
 from opteq_cvx.status import Status
@@ -123,7 +124,7 @@ def verify(
     for i in chosen:
         values = {**weights, **batch.sample(i)}
         exact[i] = oracle.solve(values)
-        rows.append(_compare(i, solution, exact[i], oracle, values, tolerance))
+        rows.append(_compare(i, layer.program, solution, exact[i], oracle, values, tolerance))
     found: tuple[GradientRow, ...] = ()
     if gradients:
         good = [row.sample for row in rows if row.ok and exact[row.sample].status.solved]
@@ -157,16 +158,15 @@ def _oracle(layer: EquilibriumLayer, problem: cp.Problem | None) -> Oracle:
         by_name = dict(zip(layer.input_names, declaration.inputs, strict=True)) | dict(declaration.weights)
         return declared(layer.program, declaration.problem, by_name, declaration.outputs)
     by_name = _by_name(problem.parameters(), [p.name for p in layer.program.parameters], "parameter")
-    variables = _by_name(problem.variables(), list(layer.output_names), "variable")
-    missing = [name for name in layer.output_names if name not in variables]
+    wanted = [o.name for o in layer.program.outputs]
+    variables = _by_name(problem.variables(), wanted, "variable")
+    missing = [name for name in wanted if name not in variables]
     if not missing:
-        return declared(layer.program, problem, by_name, [variables[name] for name in layer.output_names])
+        return declared(layer.program, problem, by_name, [variables[name] for name in wanted])
     if isinstance(declaration, Declaration):
         return declared(layer.program, problem, by_name, declaration.outputs)
     found = f"the problem has no variable named {missing[0]!r}"
-    raise InputError(
-        message(found, f"variables named {', '.join(layer.output_names)}", "name them as the layer's outputs")
-    )
+    raise InputError(message(found, f"variables named {', '.join(wanted)}", "name them as the layer's outputs"))
 
 
 def _by_name(found: Sequence[LeafT], wanted: Sequence[str], kind: str) -> dict[str, LeafT]:
@@ -178,7 +178,13 @@ def _by_name(found: Sequence[LeafT], wanted: Sequence[str], kind: str) -> dict[s
 
 
 def _compare(
-    i: int, solution: Solution, exact: Exact, oracle: Oracle, values: Mapping[str, Array], tolerance: float
+    i: int,
+    program: Program,
+    solution: Solution,
+    exact: Exact,
+    oracle: Oracle,
+    values: Mapping[str, Array],
+    tolerance: float,
 ) -> SampleRow:
     """One sample's row."""
     status = list(solution.status)[i]
@@ -196,7 +202,7 @@ def _compare(
             agreed,
             exact.note if agreed else f"the exact solver says: {exact.status.value}. {exact.note}".strip(),
         )
-    mine = tuple(_pick(v, solution, i) for v in solution.values)
+    mine = tuple(_pick(v, solution, i) for v in program.affines(solution.values))
     distance, unique = _distance(mine, exact, tolerance)
     variables = {name: _pick(v, solution, i) for name, v in solution.variables.items()}
     judgement = oracle.judge(values, variables) if status not in (Status.NON_FINITE_INPUT,) else None

@@ -271,3 +271,24 @@ def test_misuse_is_refused_in_words() -> None:
         layer(leaf(8), leaf(8))
     with pytest.raises(oc.InputError, match="shape"):
         layer(leaf(7))
+
+
+def test_dual_variables_may_be_listed_like_variables() -> None:
+    x, p = cp.Variable(3), cp.Parameter(3)
+    total, sign = cp.sum(x) == 1, x >= 0
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x - p)), [total, sign])
+    layer = CvxpyLayer(problem, [p], [x, total.dual_variables[0], sign.dual_variables[0]], solver_args=TIGHT)
+    value = leaf(4, 3)
+    found, nu, mu = layer(value)
+    close(2 * (found - value) + nu[:, None] - mu, torch.zeros(4, 3))
+    close(found * mu, torch.zeros(4, 3))
+    assert (mu >= -VALUE).all()
+
+
+def test_multipliers_of_a_geometric_program_are_elasticities() -> None:
+    x, y, area = cp.Variable(pos=True), cp.Variable(pos=True), cp.Parameter(pos=True)
+    limit = x * y >= area
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(x + y), [limit]), [area], [x, limit], gp=True, solver_args=TIGHT)
+    side, elasticity = layer(torch.tensor([4.0, 9.0]))
+    close(side, torch.tensor([2.0, 3.0]))
+    close(elasticity, torch.full((2,), 0.5))  # the optimal value is 2 √area

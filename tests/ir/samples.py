@@ -24,7 +24,7 @@ from opteq_cvx.ir.linmap import (
 )
 from opteq_cvx.ir.param import Apply, Const, Leaf, Stage, const
 from opteq_cvx.ir.pattern import Arg, Match, Op, Par
-from opteq_cvx.ir.program import Affine, Constraint, Origin, Output, Program, Term, Variable
+from opteq_cvx.ir.program import Affine, Constraint, Dual, DualOutput, Origin, Output, Program, Term, Variable
 from opteq_cvx.ir.tree import Node
 
 RNG = np.random.default_rng(0)
@@ -79,14 +79,16 @@ def everything() -> tuple[Program, tuple[object, ...]]:
         ),
         Term("zero", Affine((("X", kron),), const(np.zeros((2, 4)))), Origin("constraint[0]", "X == 0")),
     )
+    dual = Dual(Identity((2, 4)), "l2", (-1,), const(2.0))
     program = Program(
         variables=(Variable("u", (3,)), Variable("X", (2, 2))),
         parameters=(x, W, lam, S),
         terms=terms,
         offset=Apply("sum", (picked,), ()),
         outputs=(Output("u", Affine((("u", Identity((3,))),), const(np.zeros(3)))),),
-        constraints=(Constraint(terms[2].origin, "equality", (2, 4), (2,)),),
+        constraints=(Constraint(terms[2].origin, "equality", (2, 4), (2,), (dual,), dual),),
         sign=-1,
+        dual_outputs=(DualOutput("dual[0]", 1, 0, None),),
     )
     leaf = Node("affine", (), (3,), "u", affine=program.outputs[0].value)
     root = Node("abs", (leaf,), (3,), "abs(u)", FrozenDict(map=Identity((3,))))

@@ -1,0 +1,132 @@
+"""Programs whose multipliers are checked: one for each way in which a constraint reaches the iteration."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cvxpy as cp
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class DualCase:
+    """`build(b)` is a problem in a parameter b; `plan` the splitting that it must get."""
+
+    name: str
+    plan: str
+    shape: tuple[int, ...]
+    build: Callable[[cp.Parameter], cp.Problem]
+    values: tuple[NDArray[np.float64], ...]
+
+
+N = 4
+RNG = np.random.default_rng(7)
+HALF = RNG.normal(size=(N, N))
+CURVED = HALF @ HALF.T + np.eye(N)
+ROWS = RNG.normal(size=(3, N))
+SYMMETRIC = HALF + HALF.T
+VALUES = tuple(RNG.normal(size=N) for _ in range(3))
+
+
+def near(x: cp.Expression, b: cp.Parameter) -> cp.Expression:
+    """½‖x − b‖², whose plan is a closed form."""
+    return cp.sum_squares(x - b) / 2
+
+
+def curved(x: cp.Expression, b: cp.Parameter) -> cp.Expression:
+    """½xᵀQx − ⟨b, x⟩, whose plan iterates."""
+    return cp.quad_form(x, CURVED) / 2 - b @ x
+
+
+Build = Callable[[cp.Variable, cp.Parameter], tuple[cp.Expression, list[object]]]
+
+
+def case(name: str, plan: str, make: Build, attributes: dict[str, object] | None = None) -> DualCase:
+    def build(b: cp.Parameter) -> cp.Problem:
+        cost, constraints = make(cp.Variable(N, **(attributes or {})), b)
+        return cp.Problem(cp.Minimize(cost), constraints)
+
+    return DualCase(name, plan, (N,), build, VALUES)
+
+
+def maximized(b: cp.Parameter) -> cp.Problem:
+    x = cp.Variable(N)
+    return cp.Problem(cp.Maximize(b @ x - cp.sum_squares(x)), [cp.sum(x) == 1, x <= 0.5])
+
+
+def semidefinite(b: cp.Parameter) -> cp.Problem:
+    x = cp.Variable((N, N), symmetric=True)
+    goal = cp.sum_squares(x - SYMMETRIC - cp.diag(b)) / 2
+    return cp.Problem(cp.Minimize(goal), [x >> 0, cp.trace(x) == 1])
+
+
+def asymmetric(b: cp.Parameter) -> cp.Problem:
+    x = cp.Variable((N, N))
+    return cp.Problem(cp.Minimize(cp.sum_squares(x - SYMMETRIC) + b @ x @ np.ones(N)), [x >> np.eye(N)])
+
+
+def exponential(b: cp.Parameter) -> cp.Problem:
+    x, y, z = (cp.Variable(N) for _ in range(3))
+    return cp.Problem(cp.Minimize(cp.sum(z) + near(x, b) + cp.sum_squares(y - 2)), [cp.ExpCone(x, y, z), y <= 1.5])
+
+
+def power(b: cp.Parameter) -> cp.Problem:
+    x, y, z = (cp.Variable(N) for _ in range(3))
+    goal = near(x, b) + cp.sum_squares(y) - 2 * cp.sum(z)
+    return cp.Problem(cp.Minimize(goal), [cp.PowCone3D(x, y, z, 0.3), x + y <= 2])
+
+
+def powers(b: cp.Parameter) -> cp.Problem:
+    w, z, alpha = cp.Variable((3, N)), cp.Variable(N), np.full((3, N), 1 / 3)
+    goal = cp.sum_squares(w) - b**2 @ z - cp.sum(z)
+    return cp.Problem(cp.Minimize(goal), [cp.PowConeND(w, z, alpha), w[0] <= 0.3])
+
+
+def cones(b: cp.Parameter) -> cp.Problem:
+    x, t = cp.Variable((3, N)), cp.Variable(N)
+    goal = cp.sum(t) + cp.sum_squares(x - 1) - b @ x[0]
+    return cp.Problem(cp.Minimize(goal), [cp.SOC(t, x, axis=0), t >= 1.2])
+
+
+def mixed(b: cp.Parameter) -> cp.Problem:
+    x, t = cp.Variable(N), cp.Variable()
+    soft = [cp.norm2(x - b) <= t, x[0] + x[1] == 1, cp.exp(x[2]) <= x[3], cp.SOC(t + 1, x)]
+    return cp.Problem(cp.Minimize(t + 0.5 * t**2), soft)
+
+
+CASES = (
+    case("bounds", "closed form", lambda x, b: (near(x, b), [x >= -0.2, x <= 0.3])),
+    case("crossing_bounds", "closed form", lambda x, b: (near(x, b), [x >= -0.2, x[:2] >= 0.1, x[1:] <= 0.3])),
+    case("simplex", "closed form", lambda x, b: (near(x, b), [x >= 0, cp.sum(x) == 1])),
+    case("simplex_attribute", "closed form", lambda x, b: (near(x, b), [cp.sum(x) == 1]), {"nonneg": True}),
+    case("capped_simplex", "closed form", lambda x, b: (near(x, b), [x >= 0, x <= 0.4, cp.sum(x) == 1])),
+    case("plane", "closed form", lambda x, b: (near(x, b), [x >= 0, 2 * x[0] + x[1] >= 0.8, x[2] + x[3] <= 0.1])),
+    case("monotone", "closed form", lambda x, b: (near(x, b), [cp.diff(x) >= 0])),
+    case("decreasing", "closed form", lambda x, b: (near(x, b), [x[:-1] >= x[1:]])),
+    case("ball", "closed form", lambda x, b: (near(x, b), [cp.norm2(x) <= 0.5])),
+    case("orthant", "forward–backward", lambda x, b: (curved(x, b), [x >= 0])),
+    case("halves", "forward–backward", lambda x, b: (curved(x, b), [x[:2] >= 0.1, x[2:] <= -0.1])),
+    case("curved_simplex", "forward–backward", lambda x, b: (curved(x, b), [x >= 0, cp.sum(x) == 1])),
+    case("scaled_plane", "forward–backward", lambda x, b: (curved(x, b), [x >= -1, x <= 0.5, ROWS[0] @ x <= -0.2])),
+    case("l1_bound", "forward–backward", lambda x, b: (curved(x, b) + cp.norm1(x), [x >= 0.1])),
+    case("huber_bound", "forward–backward", lambda x, b: (curved(x, b) + cp.sum(cp.huber(x)), [x <= -0.1])),
+    case("entropy_bound", "forward–backward", lambda x, b: (curved(x, b) - cp.sum(cp.entr(x)), [x <= 0.2])),
+    case("squares", "forward–backward", lambda x, b: (curved(x, b), [3 * cp.sum_squares(x) <= 0.1])),
+    case("l2", "forward–backward", lambda x, b: (curved(x, b), [cp.norm2(x) <= 0.1])),
+    case("l1", "forward–backward", lambda x, b: (curved(x, b), [2 * cp.norm1(x) <= 0.1])),
+    case("linf", "forward–backward", lambda x, b: (curved(x, b), [cp.norm_inf(x) <= 0.05])),
+    case("absolute", "forward–backward", lambda x, b: (curved(x, b), [cp.abs(x) <= 0.05])),
+    case("scaled_bound", "forward–backward", lambda x, b: (curved(x, b), [2 * x <= 0.1])),
+    case("rows", "Douglas–Rachford", lambda x, b: (curved(x, b), [ROWS @ x <= -0.1])),
+    case("equalities", "Douglas–Rachford", lambda x, b: (curved(x, b), [ROWS[:2] @ x == 1])),
+    case("linear", "Douglas–Rachford", lambda x, b: (cp.sum(x) + curved(x, b), [ROWS @ x >= 1, x >= b - 1])),
+    case("epigraph", "Douglas–Rachford", lambda x, b: (curved(x, b), [cp.sum(cp.exp(x)) <= 3, cp.sum(x) == -1.5])),
+    DualCase("maximized", "closed form", (N,), maximized, VALUES),
+    DualCase("semidefinite", "Douglas–Rachford", (N,), semidefinite, VALUES),
+    DualCase("asymmetric", "Douglas–Rachford", (N,), asymmetric, VALUES),
+    DualCase("exponential", "Douglas–Rachford", (N,), exponential, VALUES),
+    DualCase("power", "Douglas–Rachford", (N,), power, VALUES),
+    DualCase("powers", "Douglas–Rachford", (N,), powers, VALUES),
+    DualCase("cones", "Douglas–Rachford", (N,), cones, VALUES),
+    DualCase("mixed", "Douglas–Rachford", (N,), mixed, VALUES),
+)
