@@ -1,7 +1,11 @@
 """Ball: ‖W‖₂ < ρ for every free matrix, and the same for symmetric positive semidefinite weights."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from typing_extensions import override
 
 from opteq_cvx.ir.frozen import Shape
@@ -26,16 +30,56 @@ def contraction(A: Tensor) -> Tensor:
     """
     wide = A.shape[-2] < A.shape[-1]
     tall = A.mT if wide else A
-    k = tall.shape[-1]
     if _moderate(A):
-        eye = torch.eye(k, dtype=A.dtype, device=A.device)
-        L = torch.linalg.cholesky(eye + tall.mT @ tall)
-        small: Tensor = torch.linalg.solve_triangular(L.mT, tall, upper=True, left=False)
+        small = by_cholesky(tall)[0] if _transformed() else with_own_derivative(tall)
         return small.mT if wide else small
+    k = tall.shape[-1]
     Q, R = torch.linalg.qr(torch.cat([torch.eye(k, dtype=A.dtype, device=A.device), tall], dim=-2))
     sign = torch.where(R.detach().diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(A.dtype)
     W: Tensor = Q[..., k:, :] * sign[..., None, :]
     return W.mT if wide else W
+
+
+def by_cholesky(A: Tensor) -> tuple[Tensor, Tensor]:
+    """W = AL⁻ᵀ and L, with LLᵀ = I + AᵀA; A (..., m, k) with m ≥ k."""
+    eye = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
+    L = torch.linalg.cholesky(eye + A.mT @ A)
+    return torch.linalg.solve_triangular(L.mT, A, upper=True, left=False), L
+
+
+def _transformed() -> bool:
+    """Whether forward mode or a function transform is active, even if not for this tensor."""
+    return forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None
+
+
+class Contraction(torch.autograd.Function):
+    """`by_cholesky` with a first derivative of two products and one triangular solve.
+
+    Ā = (G − WΨ)L⁻¹, Ψ = Φ(GᵀW) + Φ(GᵀW)ᵀ, Φ the lower triangle with half its diagonal. Second derivatives, forward mode
+    and transforms go through the operations themselves.
+    Source: dW = dA L⁻ᵀ − W dLᵀ L⁻ᵀ with the derivative of the Cholesky factor, Murray, arXiv 1602.07527, section 3.
+    """
+
+    @override
+    @staticmethod
+    def forward(ctx: Any, A: Tensor) -> Tensor:
+        W, L = by_cholesky(A)
+        ctx.save_for_backward(A, W.detach(), L)
+        return W
+
+    @override
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Any) -> Any:
+        A, W, L = ctx.saved_tensors
+        (G,) = cotangents
+        if torch.is_grad_enabled():
+            return torch.autograd.grad(by_cholesky(A)[0], A, G, create_graph=True)[0]
+        lower = torch.tril(G.mT @ W)
+        lower.diagonal().mul_(0.5)
+        return torch.linalg.solve_triangular(L, G - W @ (lower + lower.mT), upper=False, left=False)
+
+
+with_own_derivative: Callable[[Tensor], Tensor] = Contraction.apply
 
 
 def _moderate(A: Tensor) -> bool:
