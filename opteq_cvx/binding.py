@@ -9,6 +9,7 @@ from torch import Tensor
 from opteq_cvx.errors import DTypeError, InputError, message
 from opteq_cvx.ir.frozen import size
 from opteq_cvx.ir.param import Leaf
+from opteq_cvx.maps.peek import known_true
 
 FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -66,16 +67,6 @@ def bind(leaves: Sequence[Leaf], args: Sequence[object], named: Mapping[str, obj
         finite = finite & ok
         values[leaf.name] = torch.where(ok.reshape(-1, *(1,) * len(leaf.shape)), value, torch.zeros_like(value))
     return Bound(values, batch, rows, dtype, device, finite, valid)
-
-
-def known_true(flags: Tensor) -> bool:
-    """Whether all flags are True, where that can be read without a wait or a break of a transform; else False."""
-    return flags.device.type == "cpu" and not hidden(flags) and bool(flags.all())
-
-
-def hidden(t: Tensor) -> bool:
-    """Whether the values of `t` cannot be looked at: inside a function transform or a trace."""
-    return torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(t)
 
 
 def _match(leaves: Sequence[Leaf], args: Sequence[object], named: Mapping[str, object]) -> dict[str, Tensor]:

@@ -10,10 +10,11 @@ from torch import Tensor
 from opteq_cvx.adjoint.mode import Equilibrated
 from opteq_cvx.adjoint.problem import FixedPoint, Solve, mend
 from opteq_cvx.adjoint.record import GradientRecord
-from opteq_cvx.binding import Bound, hidden, known_true
+from opteq_cvx.binding import Bound
 from opteq_cvx.engine import Trace, Verdict, forward_solve
 from opteq_cvx.errors import InputError, SolveError, SolveWarning, message
 from opteq_cvx.maps.evaluate import Constants, Environment
+from opteq_cvx.maps.peek import hidden, known_true
 from opteq_cvx.options import OnFailure, Options
 from opteq_cvx.solution import Solution, Statuses
 from opteq_cvx.splitting.contract import Splitting, Theta

@@ -18,6 +18,9 @@ from opteq_cvx.ir.layout import Layout, as_selection
 from opteq_cvx.ir.param import ParamExpr, is_zero
 from opteq_cvx.ir.program import Origin, Term
 from opteq_cvx.maps.evaluate import Environment
+from opteq_cvx.splitting.scaled import precomposed
+
+AWAY = 1e2  # a constant within so many units of rounding of a set lies in it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,18 +56,18 @@ class Block(Frozen):
         b = _align(values.pop(0), ndim) if self.offset is not None else None
         data = {key: _align(values.pop(0), ndim) for key in self.data}
         t = t if weight is None else t * weight
-        f, inner_step = self.f, t if s is None else t * s * s
+        f = self.f
         then = self.interval.bind(step, values, inplace=inplace) if self.interval is not None else None
         if inplace and s is None and b is None:
-            first = partial(f.prox_inplace, step=inner_step, data=data)
+            first = partial(f.prox_inplace, step=t, data=data)
             return first if then is None else lambda v: then(first(v))
+        if s is not None:
+            scaled = precomposed(f, t, s, b, data, self.index.shape)
+            return scaled if then is None else lambda v: then(scaled(v))
 
         def prox(v: Tensor) -> Tensor:
-            inner = v if s is None else s * v
-            inner = inner if b is None else inner + b
-            out = f.prox(inner, inner_step, data)
+            out = f.prox(v if b is None else v + b, t, data)
             out = out if b is None else out - b
-            out = out if s is None else out / s
             return out if then is None else then(out)
 
         return prox
@@ -105,7 +108,7 @@ class Block(Frozen):
             s = _align(values.pop(0), ndim) if self.scale is not None else None
             b = _align(values.pop(0), ndim) if self.offset is not None else None
             x, g = w.reshape(event), y.reshape(event)
-            x, g = (x, g) if s is None else (s * x, g / s)
+            x, g = (x, g) if s is None else (s * x, torch.where(s == 0, 0.0, g / s))
             found.append((self.term, x if b is None else x + b, g))
         return found
 
@@ -130,7 +133,22 @@ class Block(Frozen):
             return self.interval.empty(list(theta)[len(theta) - len(self.interval.exprs) :])
         values = list(theta)[len(theta) - len(self.data) :]
         flag = self.f.empty(dict(zip(self.data, values, strict=True)))
-        return None if flag is None else _any(flag)
+        found = None if flag is None else _any(flag)
+        if self.scale is None or Trait.SET not in self.f.traits:
+            return found
+        constant = self._constant_outside(theta)
+        return constant if found is None else found | constant
+
+    def _constant_outside(self, theta: Sequence[Tensor]) -> Tensor:
+        """(1|B,) whether some entry with scale 0 is a constant outside of the set."""
+        values, ndim = list(theta)[self.weight is not None :], self.index.ndim + 1
+        s = _align(values.pop(0), ndim)
+        b = _align(values.pop(0), ndim) if self.offset is not None else torch.zeros_like(s)
+        data = {key: _align(values.pop(0), ndim) for key in self.data}
+        point = (b + s.new_zeros(1, *self.index.shape)).detach()
+        inside = self.f.prox(point, point.new_ones((1,) * point.ndim), data)
+        away = (inside - point).abs() > AWAY * torch.finfo(point.dtype).eps * (1 + point.abs())
+        return _any((s == 0) & away)
 
 
 def _any(flag: Tensor) -> Tensor:
