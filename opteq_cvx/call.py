@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import torch
 from torch import Tensor
@@ -57,9 +58,10 @@ def evaluate(splitting: Splitting, weights: Mapping[str, Tensor], bound: Bound, 
     env = Environment(values, bound.dtype, bound.device, constants)
     theta = splitting.theta(env)
     bounded = torch.ones_like(bound.valid)
-    for t in theta:
-        if t.shape[0] == bound.rows > 1:
-            bounded = bounded & torch.isfinite(t.detach().unsqueeze(-1)).flatten(1).all(dim=1)
+    for t, unlimited in zip_longest(theta, splitting.unlimited, fillvalue=False):
+        if isinstance(t, Tensor) and t.shape[0] == bound.rows > 1:
+            values_ = t.detach().unsqueeze(-1).flatten(1)
+            bounded = bounded & (~torch.isnan(values_) if unlimited else torch.isfinite(values_)).all(dim=1)
     if not hidden(bounded) and not bool(bounded.all()):
         values = {name: mend(~bounded, [value])[0] for name, value in values.items()}
         env = Environment(values, bound.dtype, bound.device, constants)
@@ -145,11 +147,11 @@ def worth(objective: Tensor, codes: Tensor, sign: int) -> Tensor:
     return torch.where(codes == code(Status.DUAL_INFEASIBLE), -infinite, objective)
 
 
-def announce(statuses: Statuses, on_failure: OnFailure, stacklevel: int) -> None:
+def announce(statuses: Statuses, on_failure: OnFailure, stacklevel: int, residual: Tensor | None = None) -> None:
     """One warning per call, or an error, when samples failed; silent inside function transforms.
 
     Raises:
-        SolveError: `on_failure` is "raise".
+        SolveError: `on_failure` is "raise"; it names the failed sample with the largest `residual` (*batch).
     """
     if torch._C._functorch.is_functorch_wrapped_tensor(statuses.codes) or statuses.all_converged:
         return
@@ -158,5 +160,17 @@ def announce(statuses: Statuses, on_failure: OnFailure, stacklevel: int) -> None
     parts = ", ".join(f"{n} {s.name.lower()}" for s, n in counts.items())
     text = f"{sum(counts.values())} of {len(statuses)} samples failed ({parts}): {worst.value}"
     if on_failure == "raise":
-        raise SolveError(text)
+        raise SolveError(f"{text}{_worst(statuses, residual)}")
     warnings.warn(text, SolveWarning, stacklevel=stacklevel)
+
+
+def _worst(statuses: Statuses, residual: Tensor | None) -> str:
+    """Words for the failed sample with the largest residual."""
+    if residual is None:
+        return ""
+    failed = statuses.failed.reshape(-1)
+    held = torch.where(failed, residual.detach().nan_to_num(torch.inf).reshape(-1), -torch.inf)
+    flat = int(held.argmax())
+    place = [int(k) for k in torch.unravel_index(torch.tensor(flat), statuses.codes.shape)]
+    where = f"sample {place[0] if len(place) == 1 else tuple(place)}" if place else "the only sample"
+    return f"; the worst is {where}: {list(statuses)[flat].name.lower()}, residual {float(held[flat]):.1e}"

@@ -17,6 +17,7 @@ SMALLEST_MARGIN = 1e-3  # tolerances are divided by at most 1/this for badly con
 FAST = 0.05  # a modulus from which plain steps are the default
 UNKNOWN_MARGIN = 1e-1  # where no modulus is certified
 FINE, WIDE = 1e-6, 4096  # tolerances, and sizes of the state (B·d), from which early steps in float32 pay
+LOOK = 500  # steps after which a program without a certified modulus is looked at for unboundedness
 NOISE = 50.0  # no residual below this many units of rounding is asked for
 
 
@@ -53,8 +54,12 @@ def forward_solve(
         if splitting.adaptive:
             return adaptive_solve(splitting, iteration, theta, ready, z0, stop)
         bad = _hopeless(ready.certificate, z0)
-        if trace is None and bad is not None and z0.device.type == "cpu" and bool(bad.any()):
-            done = _skipping(iteration, restrict, z0, stop, bad, progress)
+        hopeless = trace is None and bad is not None and z0.device.type == "cpu" and bool(bad.any())
+        if trace is None and progress is None and stop.max_steps > LOOK and _may_escape(ready.certificate):
+            wanted = ~bad if hopeless and bad is not None else torch.ones_like(z0[:, 0], dtype=torch.bool)
+            return _watched(splitting, iteration, restrict, theta, ready, z0, stop, wanted)
+        if hopeless and bad is not None:
+            done = _skipping(iteration, restrict, z0, stop, ~bad, progress)
             return done, _with_drift(splitting, theta, ready, done, tolerance)
         if trace is None and progress is None and isinstance(iteration, Inertial) and _coarse_pays(ready, z0, stop):
             done = iteration.run_mixed(_coarse(splitting, theta, ready), restrict, z0, stop)
@@ -67,6 +72,47 @@ def forward_solve(
     return solve
 
 
+def _may_escape(certificate: Certificate) -> bool:
+    """Whether nothing is known that rules out an unbounded program."""
+    modulus = certificate.modulus
+    return modulus is None or bool((modulus <= 0).any())
+
+
+def _watched(
+    splitting: Splitting,
+    iteration: Iteration,
+    restrict: Restrict,
+    theta: Theta,
+    ready: Prepared,
+    z0: Tensor,
+    stop: Stop,
+    wanted: Tensor,
+) -> tuple[Iterate, Prepared]:
+    """Iterate, and stop early where a look at the drift certifies that the program is unbounded or infeasible."""
+    early = replace(stop, max_steps=LOOK)
+    if bool(wanted.all()):
+        done = iteration.run(restrict, z0, early)
+    else:
+        done = _skipping(iteration, restrict, z0, early, wanted, None)
+    ready = _with_drift(splitting, theta, ready, done, stop.tolerance)
+    certificate = ready.certificate
+    left = wanted & done.finite & ~done.converged
+    for flag in (certificate.empty, certificate.unbounded):
+        left = left if flag is None else left & ~flag
+    if not bool(left.any()):
+        return done, ready
+    rest = _skipping(iteration, restrict, done.z, replace(stop, max_steps=stop.max_steps - LOOK), left, None)
+    picked = left[:, None]
+    done = Iterate(
+        torch.where(picked, rest.z, done.z),
+        torch.where(left, rest.residual, done.residual),
+        done.steps + rest.steps,
+        torch.where(left, rest.converged, done.converged),
+        torch.where(left, rest.finite, done.finite),
+    )
+    return done, _with_drift(splitting, theta, ready, done, stop.tolerance)
+
+
 def _with_drift(splitting: Splitting, theta: Theta, ready: Prepared, done: Iterate, tolerance: float) -> Prepared:
     """What was prepared, with the samples that did not converge because they are unbounded or infeasible certified."""
     if bool(done.converged.all()):
@@ -77,8 +123,9 @@ def _with_drift(splitting: Splitting, theta: Theta, ready: Prepared, done: Itera
     if found is None:
         return ready
     infeasible, unbounded = (torch.zeros_like(done.converged).index_copy(0, rows, flag) for flag in found)
-    empty = ready.certificate.empty
+    empty, before = ready.certificate.empty, ready.certificate.unbounded
     empty = infeasible if empty is None else empty | infeasible
+    unbounded = unbounded if before is None else unbounded | before
     return Prepared(ready.tensors, replace(ready.certificate, empty=empty, unbounded=unbounded))
 
 
@@ -127,14 +174,14 @@ def _hopeless(certificate: Certificate, like: Tensor) -> Tensor | None:
 
 
 def _skipping(
-    iteration: Iteration, restrict: Restrict, z0: Tensor, stop: Stop, bad: Tensor, progress: Progress | None
+    iteration: Iteration, restrict: Restrict, z0: Tensor, stop: Stop, wanted: Tensor, progress: Progress | None
 ) -> Iterate:
-    """Run on the other samples only, so that a hopeless one costs nothing."""
+    """Run on the wanted samples only, so that a hopeless one costs nothing."""
     rows = z0.shape[0]
-    flags = torch.zeros(rows, dtype=torch.bool)
-    steps = torch.zeros(rows, dtype=torch.int64)
+    flags = torch.zeros(rows, dtype=torch.bool, device=z0.device)
+    steps = torch.zeros(rows, dtype=torch.int64, device=z0.device)
     out = Iterate(z0.clone(), z0.new_full((rows,), torch.inf), steps, flags, ~flags)
-    good = (~bad).nonzero().squeeze(1)
+    good = wanted.nonzero().squeeze(1)
     if not good.numel():
         return out
     margin = stop.margin if stop.margin is None or stop.margin.shape[0] == 1 else stop.margin[good]

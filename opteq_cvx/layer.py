@@ -11,6 +11,7 @@ from typing_extensions import override
 from opteq_cvx import call
 from opteq_cvx.adjoint.envelope import Worth, envelope
 from opteq_cvx.binding import Bound, bind
+from opteq_cvx.certificate import Evidence
 from opteq_cvx.engine import Trace, judge
 from opteq_cvx.errors import InputError, message
 from opteq_cvx.ir.frozen import Array
@@ -18,13 +19,14 @@ from opteq_cvx.ir.param import Stage
 from opteq_cvx.ir.program import Program
 from opteq_cvx.maps.affine import affine
 from opteq_cvx.maps.evaluate import Constants, Environment
-from opteq_cvx.options import Options
+from opteq_cvx.options import OnFailure, Options
 from opteq_cvx.plan import Plan, make_plan
 from opteq_cvx.record import note
 from opteq_cvx.solution import Solution, Stats, Statuses
 from opteq_cvx.splitting.contract import Theta
 from opteq_cvx.splitting.flat import split
 from opteq_cvx.splitting.objective import objective
+from opteq_cvx.splitting.saddle import Saddle
 from opteq_cvx.status import Status, code
 from opteq_cvx.weights import WeightStore
 
@@ -84,10 +86,11 @@ class EquilibriumLayer(nn.Module):
         tolerance: float | None = None,
         init: Solution | None = None,
         prepared: Factors | None = None,
+        throw: bool = False,
         **named: Tensor,
     ) -> tuple[Tensor, ...]:
-        """The outputs at the solution, each (*batch, *shape)."""
-        return self._run(inputs, named, tolerance, init, prepared, full=False).values
+        """The outputs at the solution, each (*batch, *shape); `throw` as in `solve`."""
+        return self._run(inputs, named, tolerance, init, prepared, throw=throw, full=False).values
 
     def solve(
         self,
@@ -96,6 +99,7 @@ class EquilibriumLayer(nn.Module):
         init: Solution | None = None,
         prepared: Factors | None = None,
         history: bool = False,
+        throw: bool = False,
         **named: Tensor,
     ) -> Solution:
         """Solve and return values, variables, statuses, statistics and the objective.
@@ -106,12 +110,13 @@ class EquilibriumLayer(nn.Module):
             init: start from the state of an earlier solution of the same batch shape.
             prepared: weights and factorizations from `prepare()`, when many calls share them.
             history: also keep the residual of each sample at each check.
+            throw: raise where samples failed, for this call; as `on_failure="raise"` for all.
 
         Raises:
             InputError, DTypeError: misuse (number, names, shapes, dtypes, devices of the inputs).
-            SolveError: with `on_failure="raise"`, when samples failed.
+            SolveError: with `throw` or `on_failure="raise"`, when samples failed: how many, and the worst one.
         """
-        return self._run(inputs, named, tolerance, init, prepared, full=True, history=history)
+        return self._run(inputs, named, tolerance, init, prepared, throw=throw, full=True, history=history)
 
     def value(
         self,
@@ -185,6 +190,7 @@ class EquilibriumLayer(nn.Module):
         init: Solution | None,
         prepared: Factors | None,
         *,
+        throw: bool,
         full: bool,
         history: bool = False,
     ) -> Solution:
@@ -197,16 +203,29 @@ class EquilibriumLayer(nn.Module):
             variables = split(u, self.plan.layout)
             values = [affine(o.value, variables, data.env) for o in self.program.outputs]
             worth = objective(self.program, variables, data.env) if full else eq.residual
-            duals = self._duals(solved, values, full=full)
-        return self._pack(tuple(values), variables, duals, solved, worth, bound, trace)
+            saddle = self._saddle(solved) if full or self.program.dual_outputs else None
+            duals = self._duals(solved, values, saddle)
+        on_failure = "raise" if throw else self.options.on_failure
+        solution = self._pack(tuple(values), variables, duals, solved, worth, bound, trace, on_failure)
+        if not full or saddle is None or torch._C._functorch.is_functorch_wrapped_tensor(eq.z):
+            return solution
+        return replace(solution, evidence=self._evidence(solved, saddle, bound))
 
-    def _duals(self, solved: call.Solved, values: list[Tensor], *, full: bool) -> list[tuple[Tensor, ...]]:
+    def _saddle(self, solved: call.Solved) -> Saddle:
+        return self.plan.splitting.saddle(call.state(solved), solved.data.theta, solved.eq.prepared)
+
+    def _evidence(self, solved: call.Solved, saddle: Saddle, bound: Bound) -> Evidence:
+        theta = tuple(t.detach() for t in solved.data.theta)
+        modulus, codes = solved.eq.prepared.certificate.modulus, solved.verdict.codes
+        return Evidence(self.plan, saddle.detach(), theta, solved.data.env, modulus, codes, bound.batch)
+
+    def _duals(self, solved: call.Solved, values: list[Tensor], saddle: Saddle | None) -> list[tuple[Tensor, ...]]:
         """The dual variables of each constraint; those that are outputs are put among the values."""
         wanted = self.program.dual_outputs
-        if not (self.program.constraints and full) and not wanted:
+        if saddle is None:
             return []
         data, back = solved.data, self.plan.multipliers
-        shares = self.plan.splitting.saddle(call.state(solved), data.theta, solved.eq.prepared).shares(data.theta)
+        shares = saddle.shares(data.theta)
         found = back(shares, data.env)
         for dual in wanted:  # in the order of positions
             i, k = dual.constraint, dual.part
@@ -245,14 +264,15 @@ class EquilibriumLayer(nn.Module):
         worth: Tensor,
         bound: Bound,
         trace: Trace | None,
+        on_failure: OnFailure,
     ) -> Solution:
-        eq, verdict, on_failure = solved.eq, solved.verdict, self.options.on_failure
+        eq, verdict = solved.eq, solved.verdict
         failed = verdict.codes != code(Status.CONVERGED)
         statuses = Statuses(call.shaped(verdict.codes, bound))
         past = trace.history if trace is not None else None
         steps, residual, distance = (call.shaped(x, bound) for x in (eq.steps, eq.residual, verdict.distance))
         stats = Stats(steps, residual, distance, past, solved.problem.record)
-        call.announce(statuses, on_failure, 6)
+        call.announce(statuses, on_failure, 6, residual)
         note(statuses, stats)
         return Solution(
             tuple(call.settle(v, failed, bound, on_failure) for v in values),
@@ -261,9 +281,12 @@ class EquilibriumLayer(nn.Module):
             stats,
             call.shaped(call.worth(worth.expand(bound.rows), verdict.codes, self.program.sign), bound),
             eq.z.reshape((*bound.batch, eq.z.shape[1])),
-            tuple(self._dual(parts, failed, bound) for parts in duals),
+            tuple(self._dual(parts, failed, bound, on_failure) for parts in duals),
         )
 
-    def _dual(self, parts: tuple[Tensor, ...], failed: Tensor, bound: Bound) -> Tensor | tuple[Tensor, ...]:
-        settled = tuple(call.settle(p, failed, bound, self.options.on_failure) for p in parts)
+    @staticmethod
+    def _dual(
+        parts: tuple[Tensor, ...], failed: Tensor, bound: Bound, on_failure: OnFailure
+    ) -> Tensor | tuple[Tensor, ...]:
+        settled = tuple(call.settle(p, failed, bound, on_failure) for p in parts)
         return settled[0] if len(settled) == 1 else settled

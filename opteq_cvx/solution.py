@@ -9,6 +9,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from opteq_cvx.adjoint.record import GradientRecord
+from opteq_cvx.certificate import Certificate, Evidence, Rays
 from opteq_cvx.status import CODES, Status, code
 
 
@@ -80,7 +81,7 @@ class Solution:
 
     `variables` holds every variable by name; `duals` has an entry for each constraint in the problem's order, with
     CVXPY's signs: the dual variable (*batch, *shape), or a tuple of them where the constraint has several; `state`
-    restarts a later solve (`init=solution`).
+    restarts a later solve (`init=solution`); `evidence` is what the certificate and the rays are worked out from.
     """
 
     values: tuple[Tensor, ...]
@@ -90,13 +91,30 @@ class Solution:
     objective: Tensor
     state: Tensor
     duals: tuple[Tensor | tuple[Tensor, ...], ...] = ()
+    evidence: Evidence | None = field(default=None, repr=False)
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """Residuals, gap, dual bound and distance bound of each sample; None inside transforms and once detached."""
+        return None if self.evidence is None else self.evidence.certificate
+
+    @property
+    def rays(self) -> Rays | None:
+        """Proofs that samples are infeasible or unbounded; None inside transforms and once detached."""
+        return None if self.evidence is None else self.evidence.rays
+
+    @property
+    def masked(self) -> int:
+        """How many samples have a zero gradient because they failed."""
+        return int(self.status.failed.sum())
 
     @override
     def __repr__(self) -> str:
         steps = self.stats.steps
         worst = float(self.stats.residual.max()) if steps.numel() else 0.0
         most = int(steps.max()) if steps.numel() else 0
-        return f"Solution({self.status!r}, steps<={most}, residual<={worst:.1e})"
+        proof = "" if self.certificate is None else f", {self.certificate!r}"
+        return f"Solution({self.status!r}, steps<={most}, residual<={worst:.1e}{proof})"
 
     def _repr_html_(self) -> str:
         rows = "".join(f"<tr><td>{s.name.lower()}</td><td>{n}</td></tr>" for s, n in self.status.counts().items())

@@ -11,13 +11,13 @@ from torch import Tensor
 from opteq_cvx.ir.frozen import Array
 
 
-def unpackable(constraint: Any, dual: Tensor | tuple[Tensor, ...]) -> Array:
+def unpackable(constraint: Any, duals: tuple[Tensor, ...]) -> Array:
     """The dual variables of one constraint of one sample, as CVXPY's solvers return them.
 
     A cone of second order: one row [t, x] for each; of exponentials: rows of three, elements in Fortran order; of
     powers: columns of three, or of all factors with z last.
     """
-    parts = [d.detach().cpu().numpy() for d in (dual if isinstance(dual, tuple) else (dual,))]
+    parts = [d.detach().cpu().numpy() for d in duals]
     match constraint:
         case SOC():
             t, x = parts

@@ -124,7 +124,12 @@ def _solution(problem: cp.Problem, reduced: Reduced, found: ours.Solution, attri
     """CVXPY's solution of the user's problem."""
     (status,) = tuple(found.status)
     if status in FAILED:
-        return failure(problem, FAILED[status], attributes)
+        failed = failure(problem, FAILED[status], attributes)
+        rays = found.rays
+        if status is Status.PRIMAL_INFEASIBLE and rays is not None and bool(rays.certified.all()):
+            pairs = zip(reduced.problem.constraints, rays.duals, strict=True)
+            failed.dual_vars = {c.id: unpackable(c, d) for c, d in pairs if d}
+        return reduced.invert(failed)
     if status not in (Status.CONVERGED, Status.MAX_STEPS):
         wrong = error.DCPError if status is Status.NOT_CONVEX else error.SolverError
         raise wrong(f"{METHOD}: {status.value}")
@@ -148,7 +153,8 @@ def _stored(variable: cp.Variable, value: Array) -> Any:
 def _duals(problem: cp.Problem, found: ours.Solution) -> dict[int, Any]:
     """The duals by constraint, in the layout of `Problem.unpack`."""
     pairs = zip(problem.constraints, found.duals, strict=True)
-    return {c.id: unpackable(c, d) for c, d in pairs if not isinstance(d, tuple) or d}
+    parts = ((c, d if isinstance(d, tuple) else (d,)) for c, d in pairs)
+    return {c.id: unpackable(c, d) for c, d in parts if d}
 
 
 def _finish(problem: cp.Problem, solution: Solution) -> float:

@@ -22,6 +22,9 @@ from opteq_cvx.splitting.scaled import precomposed
 
 AWAY = 1e2  # a constant within so many units of rounding of a set lies in it
 
+BOUNDS = ("lower", "upper")
+"""Data of atoms that may be infinite."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block(Frozen):
@@ -43,6 +46,13 @@ class Block(Frozen):
         own = [e for e in (self.weight, self.scale, self.offset) if e is not None]
         inner = self.interval.exprs if self.interval is not None else ()
         return (*own, *self.data.values(), *inner)
+
+    @property
+    def unlimited(self) -> tuple[bool, ...]:
+        """Which of `exprs` are bounds, that may be infinite."""
+        own = sum(e is not None for e in (self.weight, self.scale, self.offset))
+        inner = self.interval.unlimited if self.interval is not None else ()
+        return (*(False for _ in range(own)), *(key in BOUNDS for key in self.data), *inner)
 
     def bind(self, step: Tensor, theta: Sequence[Tensor], *, inplace: bool = False) -> Callable[[Tensor], Tensor]:
         """The prox as a function of v (B, *event); with `inplace` it may overwrite v.

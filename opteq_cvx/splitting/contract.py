@@ -67,6 +67,11 @@ class Splitting(ABC):
         """Whether `error` and `rebalance` steer the solve."""
         return False
 
+    @property
+    def unlimited(self) -> tuple[bool, ...]:
+        """Which entries of theta, in order, may be infinite: bounds that bound nothing."""
+        return ()
+
     @abstractmethod
     def theta(self, env: Environment) -> Theta:
         """Problem data from parameter values; differentiable in them; evaluated once per call."""

@@ -49,6 +49,11 @@ class DouglasRachford(Frozen, Splitting):
     def adaptive(self) -> bool:
         return True
 
+    @property
+    @override
+    def unlimited(self) -> tuple[bool, ...]:
+        return (*(False for _ in range(4)), *(u for b in self.form.blocks for u in b.unlimited))
+
     @override
     def theta(self, env: Environment) -> Theta:
         return self.form.theta(env)
@@ -145,13 +150,17 @@ class DouglasRachford(Frozen, Splitting):
 
     @override
     def drift(self, z: Tensor, theta: Theta, prepared: Prepared, tolerance: float) -> tuple[Tensor, Tensor]:
+        found = self.ray(z, theta, prepared, tolerance)
+        return found.infeasible, found.unbounded
+
+    def ray(self, z: Tensor, theta: Theta, prepared: Prepared, tolerance: float) -> infeasibility.Drift:
+        """What the drift of the step at z certifies."""
         metric = prepared.tensors[1]
         after = self.runner(theta, prepared)(z)
         x, v, w = self._unpack(z, prepared, theta[4:])
         x_after, v_after, w_after = self._unpack(after, prepared, theta[4:])
         dy = metric * ((v_after - w_after) - (v - w))
-        found = infeasibility.certify(self.form.blocks, theta, w, x_after - x, dy, tolerance)
-        return found.infeasible, found.unbounded
+        return infeasibility.certify(self.form.blocks, theta, w, x_after - x, dy, tolerance)
 
     def _residuals(self, z: Tensor, theta: Theta, prepared: Prepared) -> tuple[Tensor, ...]:
         """Relative primal ‖Kx + b − w‖, dual ‖Px + q + Kᵀy‖ and gap |xᵀ(Px + q) + yᵀ(w − b)| (B,), then x, w, y.

@@ -42,6 +42,11 @@ class ForwardBackward(Frozen, Splitting):
     def descends(self) -> bool:
         return True
 
+    @property
+    @override
+    def unlimited(self) -> tuple[bool, ...]:
+        return (*(False for _ in range(2)), *(u for b in self.parts.blocks for u in b.unlimited))
+
     @override
     def theta(self, env: Environment) -> Theta:
         smooth = self.parts.smooth

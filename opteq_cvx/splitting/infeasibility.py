@@ -24,10 +24,12 @@ TINY = 1e-10  # the step with which a function's prox becomes the projection ont
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """Per sample (B,): whether the program is certified infeasible, or unbounded below."""
+    """Per sample (B,): whether the program is certified infeasible, or unbounded below, by the unit rays y and x."""
 
     infeasible: Tensor
     unbounded: Tensor
+    x: Tensor
+    y: Tensor
 
 
 def certify(
@@ -52,7 +54,7 @@ def certify(
     curved = _top(matmul(x, p)) > tolerance * torch.maximum(_top(p.flatten(1)), torch.ones_like(q[:, 0]))
     dual = ~curved & ~leaves & (descent < -tolerance * (1.0 + _norm(q.expand_as(x))))
     moving = (_norm(dy) > 0, _norm(dx) > 0)
-    return Drift(primal & moving[0], dual & moving[1])
+    return Drift(primal & moving[0], dual & moving[1], x, y)
 
 
 def _along(

@@ -113,6 +113,10 @@ class Saddle:
         step = self.step if self.step.shape[0] == 1 else self.step[rows]
         return Saddle(self.part, self.x[rows], self.w[rows], self.y[rows], step)
 
+    def detach(self) -> "Saddle":
+        """The same point without autograd history."""
+        return Saddle(self.part, self.x.detach(), self.w.detach(), self.y.detach(), self.step.detach())
+
     def halves(self) -> tuple["Saddle", "Saddle"]:
         """The first and the second half of the batch."""
         rows = torch.arange(self.x.shape[0], device=self.x.device)
