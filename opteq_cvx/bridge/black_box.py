@@ -75,7 +75,7 @@ class BlackBoxLayer(nn.Module):
         if not beta > 0 or max_halvings < 0:
             found = f"beta={beta}, max_halvings={max_halvings}"
             raise InputError(message(found, "a positive beta, at least 0 halvings", "leave them out for 0.1 and 8"))
-        wanted = check_outputs(problem, outputs)
+        wanted = check_outputs(problem.variables(), outputs)
         known = roles(problem, inputs, wanted)
         self._inputs = tuple(leaf for leaf in known.leaves if leaf.stage is Stage.INPUT)
         self.weights = WeightStore(known.leaves[len(self._inputs) :], known.initial())

@@ -10,16 +10,25 @@ from typing_extensions import override
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Declaration:
-    """The problem as the user wrote it, its inputs in positional order, its weights by name, its outputs."""
+    """The problems as the user wrote them (one, or several tied together), and what belongs to them.
 
-    problem: cp.Problem
+    Inputs are in positional order, weights by name, ties as pairs of a parameter and its value.
+    """
+
+    problems: tuple[cp.Problem, ...]
     inputs: tuple[cp.Parameter, ...]
     weights: Mapping[str, cp.Parameter]
     outputs: tuple[cp.Expression, ...]
+    ties: tuple[tuple[cp.Parameter, cp.Expression], ...] = ()
+
+    @property
+    def problem(self) -> cp.Problem:
+        """The only problem, or the first."""
+        return self.problems[0]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Declaration":
         return self
 
     @override
     def __repr__(self) -> str:
-        return f"Declaration({self.problem.objective})"
+        return f"Declaration({', '.join(str(p.objective) for p in self.problems)})"

@@ -15,12 +15,13 @@ from opteq_cvx.frontend.names import addends
 from opteq_cvx.frontend.roles import roles
 from opteq_cvx.frontend.scope import Scope, text
 from opteq_cvx.frontend.terms import function_terms
+from opteq_cvx.frontend.ties import Ties, check_affine, check_ties, gathered, variables_of
 from opteq_cvx.frontend.tree import tree
 from opteq_cvx.frontend.variables import Unknown, attribute_terms, names_of, unknown
 from opteq_cvx.ir import act
 from opteq_cvx.ir.frozen import Array
-from opteq_cvx.ir.param import ParamExpr, add, const
-from opteq_cvx.ir.program import Constraint, DualOutput, Origin, Output, Program, Term
+from opteq_cvx.ir.param import ParamExpr, Stage, add, const
+from opteq_cvx.ir.program import Constraint, DualOutput, Origin, Output, Program, Term, Tie
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,62 +34,76 @@ class Reading:
 
 
 def read(
-    problem: cp.Problem,
+    problem: cp.Problem | Sequence[cp.Problem],
     inputs: Sequence[cp.Parameter] | None = None,
     outputs: Sequence[Any] | None = None,
+    ties: Ties | None = None,
 ) -> Reading:
-    """Read a problem.
+    """Read a problem, or several tied together, as one Program.
 
     Args:
-        problem: any problem that follows the DCP rules; DPP is not needed.
+        problem: any problem that follows the DCP rules; DPP is not needed. Several share parameters, not variables.
         inputs: parameters that each sample brings, in the order of the layer's arguments; `Input`s are found
             without it.
         outputs: variables, affine expressions of variables and parameters, constraints or their dual variables; by
             default every variable.
+        ties: parameters, and the affine outputs that each has the value of.
 
     Raises:
         NotConvexError: the problem breaks a DCP rule.
         UnsupportedError: a discrete or complex variable, or a function that no route covers.
-        CompileError: a parameter without a role, repeated names, or an output that is not affine.
+        CompileError: a parameter without a role, repeated names, an output or a tie that is not affine.
     """
-    check(problem)
-    duals, affines = split_duals(problem, outputs)
-    wanted = check_outputs(problem, affines)
-    found = roles(problem, inputs, wanted)
-    variables = problem.variables()
+    problems = gathered(problem)
+    for one in problems:
+        check(one)
+    variables = variables_of(problems)
+    duals, affines = split_duals([c for one in problems for c in one.constraints], outputs)
+    wanted = check_outputs(variables, affines)
+    bound = check_ties(variables, ties or {})
+    found = roles(problems, inputs, (*wanted, *(value for _, value in bound)), [p for p, _ in bound])
     items = [unknown(v, name) for v, name in zip(variables, names_of(variables), strict=True)]
     scope = Scope(found.by_id, {id(i.source): i.value for i in items}, frozenset(i.unknown.name for i in items))
-    sign = -1 if isinstance(problem.objective, cp.Maximize) else 1
-    terms, offset = _objective(problem.objective.args[0], sign, scope)
-    constraints: list[Constraint] = []
-    for at, constraint in enumerate(problem.constraints):
-        more, record = read_constraint(constraint, at, scope)
-        constraints.append(replace(record, terms=tuple(range(len(terms), len(terms) + len(more)))))
+    terms: list[Term] = []
+    offsets: list[ParamExpr] = []
+    for at, one in enumerate(problems):
+        more, offset = _objective(one, f"program[{at}].objective" if len(problems) > 1 else "objective", scope)
         terms.extend(more)
+        offsets.append(offset)
+    constraints: list[Constraint] = []
+    for at, constraint in enumerate(c for one in problems for c in one.constraints):
+        made, record = read_constraint(constraint, at, scope)
+        constraints.append(replace(record, terms=tuple(range(len(terms), len(terms) + len(made)))))
+        terms.extend(made)
     for item in items:
         terms.extend(attribute_terms(item, scope))
     program = Program(
         variables=(*(i.unknown for i in items), *scope.extra),
         parameters=found.leaves,
         terms=tuple(terms),
-        offset=offset,
+        offset=act.reshape(add(*offsets), ()),
         outputs=tuple(_output(e, items, scope) for e in wanted),
         constraints=tuple(constraints),
-        sign=sign,
+        sign=-1 if all(_sign(one) < 0 for one in problems) else 1,
         dual_outputs=tuple(_dual_output(d, constraints) for d in duals),
+        ties=tuple(Tie(p.name(), affine(value, scope)) for p, value in bound),
     )
-    weights = dict(zip((leaf.name for leaf in found.leaves[len(found.inputs) :]), found.weights, strict=True))
-    return Reading(program, found.initial(), Declaration(problem, found.inputs, weights, wanted))
+    named = [leaf.name for leaf in found.leaves if leaf.stage is Stage.WEIGHT]
+    declaration = Declaration(problems, found.inputs, dict(zip(named, found.weights, strict=True)), wanted, bound)
+    return Reading(program, found.initial(), declaration)
 
 
-def _objective(expr: cp.Expression, sign: int, scope: Scope) -> tuple[list[Term], ParamExpr]:
-    """The terms of sign · expr, one summand of the user at a time, and the constant part."""
+def _sign(problem: cp.Problem) -> int:
+    return -1 if isinstance(problem.objective, cp.Maximize) else 1
+
+
+def _objective(problem: cp.Problem, where: str, scope: Scope) -> tuple[list[Term], ParamExpr]:
+    """The terms of what the problem minimizes, one summand of the user at a time, and the constant part."""
     terms: list[Term] = []
     offsets: list[ParamExpr] = []
-    for at, part in enumerate(addends(expr)):
-        more, offset = function_terms(
-            tree(part, scope), const(float(sign)), scope, Origin(f"objective[{at}]", text(part))
-        )
+    sign = const(float(_sign(problem)))
+    for at, part in enumerate(addends(problem.objective.args[0])):
+        more, offset = function_terms(tree(part, scope), sign, scope, Origin(f"{where}[{at}]", text(part)))
         terms.extend(more)
         offsets.append(offset)
     return terms, act.reshape(add(*offsets), ())
@@ -105,7 +120,7 @@ class Multiplier:
 
 
 def split_duals(
-    problem: cp.Problem, outputs: Sequence[Any] | None
+    constraints: Sequence[Any], outputs: Sequence[Any] | None
 ) -> tuple[tuple[Multiplier, ...], Sequence[Any] | None]:
     """The outputs that are constraints or dual variables, and the others in order.
 
@@ -114,8 +129,8 @@ def split_duals(
     """
     if outputs is None:
         return (), None
-    places = {id(c): i for i, c in enumerate(problem.constraints)}
-    parts = {id(d): (i, k) for i, c in enumerate(problem.constraints) for k, d in enumerate(c.dual_variables)}
+    places = {id(c): i for i, c in enumerate(constraints)}
+    parts = {id(d): (i, k) for i, c in enumerate(constraints) for k, d in enumerate(c.dual_variables)}
     found: list[Multiplier] = []
     others: list[Any] = []
     for at, wanted in enumerate(outputs):
@@ -127,7 +142,7 @@ def split_duals(
             found.append(Multiplier(at, i, None, f"dual[{i}]"))
         elif id(wanted) in parts:
             i, k = parts[id(wanted)]
-            several = len(problem.constraints[i].dual_variables) > 1
+            several = len(constraints[i].dual_variables) > 1
             found.append(Multiplier(at, i, k, f"dual[{i}].{k}" if several else f"dual[{i}]"))
         else:
             others.append(wanted)
@@ -143,29 +158,20 @@ def _dual_output(wanted: Multiplier, constraints: Sequence[Constraint]) -> DualO
     return DualOutput(wanted.name, wanted.position, wanted.constraint, wanted.part)
 
 
-def check_outputs(problem: cp.Problem, outputs: Sequence[Any] | None) -> tuple[cp.Expression, ...]:
+def check_outputs(variables: Sequence[cp.Variable], outputs: Sequence[Any] | None) -> tuple[cp.Expression, ...]:
     """The outputs asked for, by default every variable.
 
     Raises:
         CompileError: one is not affine, or holds a variable that the problem lacks.
     """
     if outputs is None:
-        return tuple(problem.variables())
-    known = {id(v) for v in problem.variables()}
+        return tuple(variables)
     for expr in outputs:
         if not isinstance(expr, cp.Expression):
             found = f"outputs holds a {type(expr).__name__}"
             raise CompileError(message(found, "variables or affine expressions", "list the CVXPY expression itself"))
-        if not expr.is_affine() or expr.is_complex():
-            found = f'the output "{text(expr)}" is {expr.curvature.lower()}'
-            fix = "return the variables it is made of, and compute it from them in torch"
-            raise CompileError(message(found, "an affine expression of the variables", fix))
-        for v in expr.variables():
-            if id(v) not in known:
-                found = f'the output "{text(expr)}" holds {v.name()!r}, which is no variable of the problem'
-                raise CompileError(
-                    message(found, "variables of the problem", "use it in the problem, or drop the output")
-                )
+        fix = "return the variables it is made of, and compute it from them in torch"
+        check_affine(expr, variables, f'the output "{text(expr)}"', fix)
     return tuple(outputs)
 
 

@@ -38,7 +38,7 @@ from opteq_cvx.ir.linmap import (
 )
 from opteq_cvx.ir.param import Apply, Const, Leaf, Stage
 from opteq_cvx.ir.pattern import Arg, Match, Op, Par
-from opteq_cvx.ir.program import Affine, Constraint, Dual, DualOutput, Origin, Output, Program, Term, Variable
+from opteq_cvx.ir.program import Affine, Constraint, Dual, DualOutput, Origin, Output, Program, Term, Tie, Variable
 from opteq_cvx.ir.tree import Node
 
 Classes = Mapping[str, type]
@@ -77,6 +77,7 @@ IR: Classes = {
     "Sum": Sum,
     "SumMap": SumMap,
     "Term": Term,
+    "Tie": Tie,
     "Variable": Variable,
     "Zero": Zero,
 }

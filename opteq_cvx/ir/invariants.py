@@ -19,7 +19,7 @@ from opteq_cvx.ir.linmap import (
     Sum,
     SumMap,
 )
-from opteq_cvx.ir.param import Const
+from opteq_cvx.ir.param import Const, Stage
 from opteq_cvx.ir.program import Affine, Program
 
 MAX_ENTRIES = 2**36
@@ -101,13 +101,16 @@ def _affine(a: Affine) -> bool:
 def _program(p: Program) -> bool:
     names, shapes = [v.name for v in p.variables], {v.name: v.shape for v in p.variables}
     leaves = [leaf.name for leaf in p.parameters]
-    affines = [t.arg for t in p.terms] + [o.value for o in p.outputs]
+    affines = [t.arg for t in p.terms] + [o.value for o in p.outputs] + [t.value for t in p.ties]
+    tied = {leaf.name: leaf.shape for leaf in p.parameters if leaf.stage is Stage.TIED}
     return (
         len(set(names)) == len(names)
         and len(set(leaves)) == len(leaves)
         and p.sign in (1, -1)
         and all(shapes.get(name) == m.shape_in for a in affines for name, m in a.parts)
         and all(0 <= i < len(p.terms) for c in p.constraints for i in c.terms)
+        and sorted(t.parameter for t in p.ties) == sorted(tied)
+        and all(tied[t.parameter] == t.value.shape for t in p.ties)
     )
 
 

@@ -17,11 +17,12 @@ from opteq_cvx.ir.frozen import EMPTY, Array, Frozen, FrozenDict, Shape, freeze
 
 
 class Stage(IntEnum):
-    """When a value is known: at compile time, per weight update, or per sample. An upper bound."""
+    """When a value is known: at compile time, per weight update, per sample, at the equilibrium. An upper bound."""
 
     CONSTANT = 0
     WEIGHT = 1
     INPUT = 2
+    TIED = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,7 +50,7 @@ class Const(Frozen):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Leaf(Frozen):
-    """A parameter of the program: an input (one per sample) or a weight (shared by the batch).
+    """A parameter of the program: an input (one per sample), a weight (shared by the batch), or tied to an output.
 
     `attributes` holds CVXPY's attribute names that are set (`nonneg=True`, `PSD=True`, `bounds=...`)
     and, for weights, `norm` (a certified bound on the spectral norm).

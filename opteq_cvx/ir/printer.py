@@ -61,7 +61,7 @@ def program(p: Program) -> str:
     """The whole program, one line for each variable group, term, constraint and output."""
     lines = [f"{'minimize' if p.sign > 0 else 'maximize, as minimize of the negative'}"]
     lines.append("  variables  " + ", ".join(f"{v.name}{shape(v.shape)}" for v in p.variables))
-    for title, stage in (("inputs", Stage.INPUT), ("weights", Stage.WEIGHT)):
+    for title, stage in (("inputs", Stage.INPUT), ("weights", Stage.WEIGHT), ("tied", Stage.TIED)):
         found = [leaf(q) for q in p.parameters if q.stage is stage]
         if found:
             lines.append(f"  {title:<9}  " + ", ".join(found))
@@ -72,6 +72,7 @@ def program(p: Program) -> str:
     for c in p.constraints:
         indices = ", ".join(f"t{i}" for i in c.terms) or "nothing"
         lines.append(f"  {c.origin.where} is {c.kind}{shape(c.shape)}: {indices}")
+    lines.extend(f"  tie        {tie.parameter} = {affine(tie.value)}" for tie in p.ties)
     for out in p.outputs:
         value = affine(out.value)
         lines.append(f"  output     {out.name}" + ("" if value == out.name else f" = {value}"))

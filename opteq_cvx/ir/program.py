@@ -113,10 +113,20 @@ class DualOutput(Frozen):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Tie(Frozen):
+    """The parameter named `parameter`, of stage TIED, has the value of an affine expression of the variables."""
+
+    parameter: str
+    value: Affine
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Program(Frozen):
     """minimize offset + Σ terms over `variables`; `sign` is −1 when the user wrote Maximize.
 
-    `parameters` are in the user's order: inputs first as the layer's positional arguments, then weights.
+    `parameters` are in the user's order: inputs first as the layer's positional arguments, then weights, then tied
+    ones. With `ties` it means an equilibrium: the variables minimize while the tied parameters are held at the values
+    that the ties give them. Several programs tied together are one Program, the sum of their objectives.
     `dual_outputs` stand among the returned values at their positions, `outputs` at the others.
     """
 
@@ -128,6 +138,7 @@ class Program(Frozen):
     constraints: tuple[Constraint, ...] = ()
     sign: int = 1
     dual_outputs: tuple[DualOutput, ...] = ()
+    ties: tuple[Tie, ...] = ()
 
     @property
     def returned(self) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from opteq_cvx.maps import (
     rules_shape,
 )
 from opteq_cvx.maps.bind import bind
+from opteq_cvx.maps.dense import dense
 from opteq_cvx.maps.matrix import matrix_of
 from opteq_cvx.maps.rule import Rules
 
@@ -32,7 +33,9 @@ RULES: Rules = {
 }
 
 MAPS = ("map", "map_apply", "map_adjoint")
-"""Operations: the LinearMap `attrs["map"]` on the first argument; the others are the map's coefficients."""
+"""Operations: the LinearMap `attrs["map"]` on the first argument; the others are the map's coefficients.
+
+`map_matrix` is that map as a matrix; its arguments are the coefficients."""
 
 
 class Environment:
@@ -101,6 +104,9 @@ class Environment:
         return value.to(dtype=self.dtype, device=self.device)
 
     def _apply(self, node: Apply) -> Tensor:
+        if node.op == "map_matrix":
+            like = torch.empty(0, dtype=self.dtype, device=self.device)
+            return dense(node.attrs["map"], self, like=like)
         if node.op in MAPS:
             operator, x = bind(node.attrs["map"], self), self(node.args[0])
             return operator.adjoint(x) if node.op == "map_adjoint" else operator.apply(x)
@@ -171,6 +177,8 @@ def _needed(node: ParamExpr) -> tuple[ParamExpr, ...]:
     if _has_sparse_factor(node):
         a, b = node.args
         return (a,) if _sparse(b) else (b,)
+    if node.op == "map_matrix":
+        return tuple(a for a in node.args if not _sparse(a))
     if node.op in MAPS:
         return (node.args[0], *(a for a in node.args[1:] if not _sparse(a)))
     return node.args

@@ -93,7 +93,7 @@ def test_wrong_outputs_are_refused() -> None:
     with pytest.raises(CompileError, match="'stranger'"):
         read(problem, outputs=[stranger])
     with pytest.raises(CompileError, match="holds a str"):
-        check_outputs(problem, ["x"])
+        check_outputs(problem.variables(), ["x"])
 
 
 def test_variables_of_one_name_are_told_apart() -> None:

@@ -24,7 +24,7 @@ from opteq_cvx.ir.linmap import (
 )
 from opteq_cvx.ir.param import Apply, Const, Leaf, Stage, const
 from opteq_cvx.ir.pattern import Arg, Match, Op, Par
-from opteq_cvx.ir.program import Affine, Constraint, Dual, DualOutput, Origin, Output, Program, Term, Variable
+from opteq_cvx.ir.program import Affine, Constraint, Dual, DualOutput, Origin, Output, Program, Term, Tie, Variable
 from opteq_cvx.ir.tree import Node
 
 RNG = np.random.default_rng(0)
@@ -37,6 +37,7 @@ def everything() -> tuple[Program, tuple[object, ...]]:
     pattern = tuple(freeze_index(i) for i in ([0, 2], [1, 2]))
     S = Leaf("S", (3, 3), Stage.WEIGHT, FrozenDict(sparsity=pattern))
     x = Leaf("x", (3,), Stage.INPUT, FrozenDict(bounds=(freeze(-np.ones(3)), 2.0)))
+    z = Leaf("z", (3,), Stage.TIED)
     Wx = Apply(
         "matmul",
         (W, x),
@@ -82,13 +83,14 @@ def everything() -> tuple[Program, tuple[object, ...]]:
     dual = Dual(Identity((2, 4)), "l2", (-1,), const(2.0))
     program = Program(
         variables=(Variable("u", (3,)), Variable("X", (2, 2))),
-        parameters=(x, W, lam, S),
+        parameters=(x, W, lam, S, z),
         terms=terms,
         offset=Apply("sum", (picked,), ()),
         outputs=(Output("u", Affine((("u", Identity((3,))),), const(np.zeros(3)))),),
         constraints=(Constraint(terms[2].origin, "equality", (2, 4), (2,), (dual,), dual),),
         sign=-1,
         dual_outputs=(DualOutput("dual[0]", 1, 0, None),),
+        ties=(Tie("z", Affine((("u", LeftMul(W, (3,))),), const(np.zeros(3)))),),
     )
     leaf = Node("affine", (), (3,), "u", affine=program.outputs[0].value)
     root = Node("abs", (leaf,), (3,), "abs(u)", FrozenDict(map=Identity((3,))))
