@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from opteq_cvx.adjoint import EquilibriumPropagation, Implicit, Truncated, Unrolled
     from opteq_cvx.bridge import BlackBoxLayer, CvxpyLayer
     from opteq_cvx.compile import compile, explain
-    from opteq_cvx.declare import Input, Weight, activation, priors
+    from opteq_cvx.declare import Input, Tied, Weight, activation, average, branches, cycle, priors, tied, unit
     from opteq_cvx.errors import (
         CompileError,
         DTypeError,
@@ -67,19 +67,25 @@ __all__ = [
     "SolveError",
     "SolveWarning",
     "Status",
+    "Tied",
     "Tikhonov",
     "Truncated",
     "Unrolled",
     "UnsupportedError",
     "Weight",
     "activation",
+    "average",
+    "branches",
     "check_atom",
     "compile",
+    "cycle",
     "explain",
     "load",
     "priors",
     "record",
     "save",
+    "tied",
+    "unit",
     "verify",
 ]
 
@@ -87,7 +93,18 @@ _HOME = {
     "adjoint": ("EquilibriumPropagation", "Implicit", "Truncated", "Unrolled"),
     "bridge": ("BlackBoxLayer", "CvxpyLayer"),
     "compile": ("compile", "explain"),
-    "declare": ("Input", "Weight", "activation", "priors"),
+    "declare": (
+        "Input",
+        "Tied",
+        "Weight",
+        "activation",
+        "average",
+        "branches",
+        "cycle",
+        "priors",
+        "tied",
+        "unit",
+    ),
     "errors": (
         "CompileError",
         "DTypeError",

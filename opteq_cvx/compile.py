@@ -3,26 +3,33 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import cvxpy as cp
+import numpy as np
 from typing_extensions import override
 
 from opteq_cvx.adjoint import AdjointMode, Implicit
+from opteq_cvx.declare import Tied
+from opteq_cvx.errors import NotConvexError, message
 from opteq_cvx.frontend import read
 from opteq_cvx.ir import printer
+from opteq_cvx.ir.frozen import Array
+from opteq_cvx.ir.param import Stage
 from opteq_cvx.ir.program import Program
 from opteq_cvx.iterate import Iteration
 from opteq_cvx.layer import EquilibriumLayer
 from opteq_cvx.options import OnFailure, Options
 from opteq_cvx.plan import Plan, make_plan
 from opteq_cvx.smoothing import Smoothing
+from opteq_cvx.ties.equilibrium import ROUNDING, Inclusion, at
 
 Wanted = cp.Expression | cp.constraints.constraint.Constraint
 """What a layer can return."""
 
 
 def compile(
-    problem: cp.Problem,
+    problem: cp.Problem | Sequence[cp.Problem] | Tied,
     inputs: Sequence[cp.Parameter] | None = None,
     outputs: Sequence[Wanted] | None = None,
     *,
@@ -33,11 +40,13 @@ def compile(
     on_failure: OnFailure = "best",
     gradient_tolerance: float | None = None,
     smoothing: Smoothing | None = None,
+    ties: Mapping[cp.Parameter, cp.Expression] | None = None,
+    certify: bool = True,
 ) -> EquilibriumLayer:
     """Compile a convex program into an equivalent proximal fixed-point network, a `torch.nn.Module`.
 
     Args:
-        problem: a DCP problem (DPP is not required).
+        problem: a DCP problem (DPP is not required), several that are tied together, or a `Tied` declaration.
         inputs: parameters that are data of each call, in the order of the call; `oc.Input`s are found without it.
         outputs: what the layer returns: affine expressions of the variables, constraints of the problem (their
             multipliers, with CVXPY's signs; of a cone of several scalars one row for each cone) or dual variables of
@@ -52,6 +61,10 @@ def compile(
             times the tolerance.
         smoothing: `Tikhonov(mu)` or `Moreau(mu)` for degenerate programs, with the bias each states; the layer, and
             what `verify` checks it against, are then the smoothed program.
+        ties: parameters that have the value of an affine expression of the variables, {z: W.T @ u}: the layer solves
+            for the equilibrium, in which every program is minimized at the tied values.
+        certify: whether ties that are neither variational nor a monotone inclusion are refused; without it any fixed
+            point is taken.
 
     Returns:
         EquilibriumLayer: call it with one tensor per input, batch axes leading.
@@ -69,12 +82,51 @@ def compile(
         adjoint=adjoint if adjoint is not None else Implicit(),
         on_failure=on_failure,
         gradient_tolerance=gradient_tolerance,
+        certify=certify,
     )
-    reading = read(problem, inputs, outputs)
+    reading = read(*_declared(problem, inputs, outputs, ties))
     if smoothing is not None:
         smoothed, targets = smoothing.apply(reading.program), Targets(reading.declaration.weights)
         return EquilibriumLayer.from_program(smoothed, reading.initial, options, targets)
-    return EquilibriumLayer.from_program(reading.program, reading.initial, options, reading.declaration)
+    layer = EquilibriumLayer.from_program(reading.program, reading.initial, options, reading.declaration)
+    if certify and layer.plan.inclusion is not None:
+        _certified(layer.plan.inclusion, reading.initial)
+    return layer
+
+
+Reads = tuple[
+    cp.Problem | Sequence[cp.Problem],
+    Sequence[cp.Parameter] | None,
+    Sequence[Any] | None,
+    Mapping[cp.Parameter, cp.Expression] | None,
+]
+
+
+def _declared(
+    problem: cp.Problem | Sequence[cp.Problem] | Tied,
+    inputs: Sequence[cp.Parameter] | None,
+    outputs: Sequence[Any] | None,
+    ties: Mapping[cp.Parameter, cp.Expression] | None,
+) -> Reads:
+    """What `read` takes; a `Tied` brings ties and outputs of its own."""
+    if not isinstance(problem, Tied):
+        return problem, inputs, outputs, ties
+    return problem.problems, inputs, problem.outputs if outputs is None else outputs, {**problem.ties, **(ties or {})}
+
+
+def _certified(found: Inclusion, weights: Mapping[str, Array]) -> None:
+    """Refuse ties whose margin is negative at the present weights.
+
+    Raises:
+        NotConvexError: the margin is negative; where it depends on inputs it is checked sample by sample instead.
+    """
+    if found.matrix.stage > Stage.WEIGHT or (found.bounds is not None and found.bounds[0] >= 0.0):
+        return
+    margin, norm = at(found, weights)
+    if margin < -ROUNDING * np.finfo(np.float64).eps * max(norm, 1.0):
+        words = f"ties that are not certified: the margin λ_min(sym(P − C)) is {margin:.4g} at the present weights"
+        fix = "bound the weights (norm=), or pass certify=False to take any fixed point"
+        raise NotConvexError(message(words, "a nonnegative margin", fix))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,17 +162,19 @@ class Explanation:
 
 
 def explain(
-    problem: cp.Problem,
+    problem: cp.Problem | Sequence[cp.Problem] | Tied,
     inputs: Sequence[cp.Parameter] | None = None,
     outputs: Sequence[Wanted] | None = None,
     *,
     trace: bool = False,
+    ties: Mapping[cp.Parameter, cp.Expression] | None = None,
+    certify: bool = True,
 ) -> Explanation:
     """Show the program, and the plan, that `compile` would use, without building a layer.
 
     With `trace`, the program is shown after each pass. Raises as `compile` does.
     """
-    program = read(problem, inputs, outputs).program
+    program = read(*_declared(problem, inputs, outputs, ties)).program
     texts: list[tuple[str, str]] = [("read", printer.program(program))]
 
     def keep(name: str, after: Program) -> None:
@@ -128,5 +182,5 @@ def explain(
         if trace and text != texts[-1][1]:
             texts.append((name, text))
 
-    plan = make_plan(program, keep)
+    plan = make_plan(program, keep, certify=certify)
     return Explanation(program, tuple(texts), plan)

@@ -13,7 +13,7 @@ from opteq_cvx.adjoint.envelope import Worth, envelope
 from opteq_cvx.binding import Bound, bind
 from opteq_cvx.certificate import Evidence
 from opteq_cvx.engine import Trace, judge
-from opteq_cvx.errors import InputError, message
+from opteq_cvx.errors import InputError, UnsupportedError, message
 from opteq_cvx.ir.frozen import Array
 from opteq_cvx.ir.param import Stage
 from opteq_cvx.ir.program import Program
@@ -67,7 +67,8 @@ class EquilibriumLayer(nn.Module):
     ) -> Self:
         """Build the layer of a program with initial weight values; needs no CVXPY."""
         leaves = tuple(p for p in program.parameters if p.stage is Stage.WEIGHT)
-        return cls(make_plan(program), WeightStore(leaves, dict(weights)), options, declaration)
+        plan = make_plan(program, certify=options.certify)
+        return cls(plan, WeightStore(leaves, dict(weights)), options, declaration)
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -131,7 +132,13 @@ class EquilibriumLayer(nn.Module):
         Its gradient is that of the Lagrangian at the solution (envelope theorem): no adjoint solve. Second derivatives
         are those of the adjoint mode: exact with `Implicit`, OrderError with a mode of first order. Failed samples
         have a zero gradient. Arguments as in `solve`.
+
+        Raises:
+            UnsupportedError: tied programs without a joint objective.
         """
+        if not self.plan.has_objective:
+            found, fix = "these ties have no objective", "take `solve` and weigh its values in torch"
+            raise UnsupportedError(message(found, "one program, or variational ties", fix))
         bound, weights = self._bind(inputs, named, prepared)
         with torch.autocast(bound.device.type, enabled=False):
             solved = self._solve(bound, weights, tolerance, init, prepared, None)
@@ -202,14 +209,19 @@ class EquilibriumLayer(nn.Module):
             u = self.plan.splitting.primal(call.state(solved), data.theta, eq.prepared)
             variables = split(u, self.plan.layout)
             values = [affine(o.value, variables, data.env) for o in self.program.outputs]
-            worth = objective(self.program, variables, data.env) if full else eq.residual
+            worth = self._objective(variables, data.env, eq.residual) if full else eq.residual
             saddle = self._saddle(solved) if full or self.program.dual_outputs else None
             duals = self._duals(solved, values, saddle)
         on_failure = "raise" if throw else self.options.on_failure
         solution = self._pack(tuple(values), variables, duals, solved, worth, bound, trace, on_failure)
-        if not full or saddle is None or torch._C._functorch.is_functorch_wrapped_tensor(eq.z):
+        hidden = torch._C._functorch.is_functorch_wrapped_tensor(eq.z)
+        if not full or saddle is None or hidden or not self.plan.has_objective:
             return solution
         return replace(solution, evidence=self._evidence(solved, saddle, bound))
+
+    def _objective(self, variables: dict[str, Tensor], env: Environment, like: Tensor) -> Tensor:
+        """The objective; NaN where the solution minimizes none."""
+        return objective(self.program, variables, env) if self.plan.has_objective else torch.full_like(like, torch.nan)
 
     def _saddle(self, solved: call.Solved) -> Saddle:
         return self.plan.splitting.saddle(call.state(solved), solved.data.theta, solved.eq.prepared)

@@ -25,6 +25,7 @@ class Options(Frozen):
     on_failure: "best" returns a failed sample's best iterate, "nan" NaN, "raise" raises SolveError.
     gradient_tolerance: a GradientWarning is given where a gradient's estimated relative error exceeds it; None: a
         thousand times the tolerance (the estimate is meant as an order of magnitude).
+    certify: whether ties without a certificate are refused, and samples whose margin is negative fail as not convex.
     """
 
     tolerance: float | None = None
@@ -33,6 +34,7 @@ class Options(Frozen):
     adjoint: AdjointMode = field(default_factory=Implicit)
     on_failure: OnFailure = "best"
     gradient_tolerance: float | None = None
+    certify: bool = True
 
     def __post_init__(self) -> None:
         if self.tolerance is not None and not 0 < self.tolerance < 1:

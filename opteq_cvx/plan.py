@@ -1,12 +1,13 @@
 """Plan: which splitting a program gets, why, what is computed when, and what one iteration costs."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 from typing_extensions import override
 
 from opteq_cvx import passes
+from opteq_cvx.errors import CompileError, UnsupportedError, message
 from opteq_cvx.ir import printer
 from opteq_cvx.ir.frozen import Frozen
 from opteq_cvx.ir.layout import Layout
@@ -15,17 +16,23 @@ from opteq_cvx.ir.program import Program
 from opteq_cvx.splitting.blocks import Block
 from opteq_cvx.splitting.closed_form import ClosedForm, closed_form
 from opteq_cvx.splitting.contract import Splitting
+from opteq_cvx.splitting.cyclic import Cyclic
 from opteq_cvx.splitting.douglas_rachford import DouglasRachford
 from opteq_cvx.splitting.forward_backward import ForwardBackward
 from opteq_cvx.splitting.graph_form import GraphForm
 from opteq_cvx.splitting.multipliers import Multipliers
 from opteq_cvx.splitting.quadratic import Bounds, refuse_indefinite
 from opteq_cvx.splitting.structure import Structure, structure
+from opteq_cvx.ties.chosen import cyclic, monotone
+from opteq_cvx.ties.equilibrium import Inclusion, inclusion, scaled
+from opteq_cvx.ties.joint import TIES
+from opteq_cvx.ties.words import tie_lines, verdict_lines
 
 WHEN = {
     Stage.CONSTANT: "once, at compile time",
     Stage.WEIGHT: "once per weight update",
     Stage.INPUT: "once per sample",
+    Stage.TIED: "at the equilibrium",
 }
 
 
@@ -34,7 +41,8 @@ class Plan(Frozen):
     """The chosen splitting and its explanation: pairs (heading, text), printed by `str` and in notebooks.
 
     `source` is the program before the passes, `multipliers` the way back to its constraints. `stage` is the latest
-    stage of what `Splitting.factor` depends on.
+    stage of what `Splitting.factor` depends on. Of tied programs `program` has the ties eliminated (for variational
+    ones it is the joint program), `source` is as declared, and `inclusion` says which equilibrium it is.
     """
 
     program: Program
@@ -44,11 +52,17 @@ class Plan(Frozen):
     source: Program
     multipliers: Multipliers
     stage: Stage = Stage.INPUT
+    inclusion: Inclusion | None = None
 
     @property
     def layout(self) -> Layout:
         """Where each variable lies in the flat vector."""
         return Layout.of(self.program)
+
+    @property
+    def has_objective(self) -> bool:
+        """Whether the solution minimizes the objective of `program`: of tied programs, only variational ones do."""
+        return self.inclusion is None or self.inclusion.joint is not None
 
     @override
     def __str__(self) -> str:
@@ -68,12 +82,25 @@ class Plan(Frozen):
         return f"<table><caption>plan: {escape(self.name)}</caption>{rows}</table>"
 
 
-def make_plan(program: Program, trace: Callable[[str, Program], None] | None = None) -> Plan:
-    """Run the passes and choose a splitting: closed form, else forward–backward, else Douglas–Rachford."""
+Trace = Callable[[str, Program], None]
+
+
+def make_plan(program: Program, trace: Trace | None = None, *, certify: bool = True) -> Plan:
+    """Run the passes and choose a splitting: closed form, else forward–backward, else Douglas–Rachford.
+
+    Tied programs become one program where they are variational, else one monotone inclusion.
+
+    Raises:
+        NotConvexError: a constant quadratic form is indefinite.
+        CompileError: a tie that is not certified, while `certify` is on.
+    """
+    if program.ties:
+        return _tied(program, trace, certify=certify)
     source, program = program, passes.run(program, trace)
     back = Multipliers.of(source, program)
     for term in program.terms:
-        refuse_indefinite(term)
+        if term.origin.where != TIES:
+            refuse_indefinite(term)
     parts = structure(program)
     if isinstance(parts, str):
         form = GraphForm.of(program)
@@ -85,6 +112,62 @@ def make_plan(program: Program, trace: Callable[[str, Program], None] | None = N
         return Plan(program, direct, "closed form", _closed_form_lines(parts), source, back, parts.smooth.stage)
     lines = _forward_backward_lines(parts, direct)
     return Plan(program, ForwardBackward(parts), "forward–backward", lines, source, back, parts.smooth.stage)
+
+
+def _tied(program: Program, trace: Trace | None, *, certify: bool) -> Plan:
+    """The plan of tied programs."""
+    found = inclusion(program)
+    if isinstance(found, str):
+        fix = "let tied parameters enter as −⟨Cz, u⟩, or in the offset of a square"
+        raise CompileError(message(f"ties that are not certified: {found}", "affine tilts", fix))
+    words = (*tie_lines(program), *verdict_lines(found))
+    convex = found.bounds is not None and found.bounds[0] >= 0.0
+    if found.joint is not None and (certify or convex):
+        plan = make_plan(found.joint, trace)
+        splitting, strong = plan.splitting, scaled(found)
+        if isinstance(splitting, ForwardBackward) and strong > 0.0:
+            splitting = replace(splitting, strong=strong)
+        return replace(plan, splitting=splitting, lines=(*words, *plan.lines), source=program, inclusion=found)
+    base = passes.run(found.tilted.base, trace)
+    back = Multipliers.of(found.tilted.base, base)
+    parts = structure(base)
+    if isinstance(parts, str):
+        raise UnsupportedError(
+            message(f"ties without an objective, and {parts}", "proxes on disjoint coordinates", "split the term")
+        )
+    sweep = cyclic(found, base, parts)
+    stage = found.matrix.stage
+    if isinstance(sweep, Cyclic):
+        lines = (*words, *_cyclic_lines(sweep))
+        return Plan(base, sweep, "Gauss–Seidel", lines, program, back, stage, found)
+    splitting = monotone(found, parts, certify=certify)
+    lines = (*words, *_inclusion_lines(parts, sweep, stage))
+    return Plan(base, splitting, "Peaceman–Rachford", lines, program, back, stage, found)
+
+
+def _cyclic_lines(sweep: Cyclic) -> tuple[tuple[str, str], ...]:
+    flops = sum(2 * c.shape[0] * c.shape[1] for u in sweep.units for _, c in u.sources)
+    return (
+        _unknowns(sweep.parts),
+        ("update", "u_k ← prox((Σ_j C_kj u_j − q_k)/p_k), program after program, each with the newest u_j"),
+        *_prox_lines(sweep.parts),
+        ("converges", f"contraction by construction: ‖u − u*‖ ≤ {1 / sweep.modulus:.3g} ‖u − T(u)‖; unique solution"),
+        ("iteration", f"{sum(len(u.sources) for u in sweep.units)} matrix products: {_si(flops)}flop a sample"),
+    )
+
+
+def _inclusion_lines(parts: Structure, refused: str, stage: Stage) -> tuple[tuple[str, str], ...]:
+    n = parts.layout.n
+    return (
+        _unknowns(parts),
+        ("update", "u ← u + G(prox(u − α(Fu + q)) − u)"),
+        ("G", "2(I + αF)⁻¹ where m > 0 (Peaceman–Rachford), I where plain steps are cheaper, else (I + αF)⁻¹"),
+        *_prox_lines(parts),
+        ("converges", "contraction where m > 0, averaged where m = 0; its factor is computed with F"),
+        ("F", WHEN[stage]),
+        ("iteration", f"2 products with {n}×{n} matrices: {_si(4 * n * n)}flop a sample"),
+        ("not used", f"Gauss–Seidel: {refused}"),
+    )
 
 
 def _unknowns(parts: Structure) -> tuple[str, str]:

@@ -1,13 +1,14 @@
 """Bounds on matrices of parameters that hold for every admissible value: read off norms, signs and Gram structure.
 
-`norm_bound` bounds ‖E‖₂, `range_bound` bounds λ_max of the symmetric part: the spectral abscissa that monotonicity needs.
-None where nothing is known by construction; both then are computed from the values.
+`norm_bound` bounds ‖E‖₂, `range_bound` bounds λ_max of the symmetric part, which monotonicity needs. None where nothing
+is known by construction; both then are computed from the values.
 """
 
 import math
 
 import numpy as np
 
+from opteq_cvx.ir.frozen import Array, size
 from opteq_cvx.ir.linmap import (
     Adjoint,
     Broadcast,
@@ -24,7 +25,6 @@ from opteq_cvx.ir.linmap import (
     SumMap,
     Zero,
 )
-from opteq_cvx.ir.frozen import size
 from opteq_cvx.ir.param import Apply, Const, Leaf, ParamExpr, is_zero
 
 EXACT = 1024  # constants up to this side have their norm computed exactly
@@ -135,12 +135,70 @@ def range_bound(expr: ParamExpr, sign: float = 1.0) -> float | None:
     return total
 
 
+def spectral_bounds(expr: ParamExpr) -> tuple[float, float] | None:
+    """(lower, upper) of the symmetric part's spectrum, from the blocks of a square matrix."""
+    grid = blocks(expr)
+    if any(len(row) != len(grid) for row in grid) or any(
+        row[i].shape[0] != row[i].shape[1] for i, row in enumerate(grid)
+    ):
+        return None
+    found = comparison(grid)
+    if found is None:
+        return None
+    low, high, off = found
+    sym = (off + off.T) / 2
+    upper = float(np.linalg.eigvalsh(np.diag(high) + sym)[-1]) if np.isfinite(high).all() else math.inf
+    return float(np.linalg.eigvalsh(np.diag(low) - sym)[0]), upper
+
+
+def comparison(grid: list[list[ParamExpr]]) -> tuple[Array, Array, Array] | None:
+    """(lower, upper) bounds of the diagonal blocks' symmetric parts (upper may be ∞), and the other blocks' norms."""
+    n = len(grid)
+    low, high, off = np.zeros(n), np.zeros(n), np.zeros((n, n))
+    for i, row in enumerate(grid):
+        below, above = range_bound(row[i], -1.0), range_bound(row[i])
+        if below is None:
+            return None
+        low[i], high[i] = -below, math.inf if above is None else above
+        for j, block in enumerate(row):
+            if i != j:
+                norm = norm_bound(block)
+                if norm is None:
+                    return None
+                off[i, j] = norm
+    return low, high, off
+
+
+def perron_scaling(b: Array) -> Array:
+    """d > 0 for which ‖D^½BD^{-½}‖ is (nearly) the spectral radius of the nonnegative B.
+
+    d = y/x with the right and left Perron vectors x, y. Source: Stoer and Witzgall 1962 (transformations by diagonal
+    matrices in a normed space); a small multiple of the all-ones matrix makes B irreducible.
+    """
+    n = b.shape[0]
+    full = b + 1e-9 * max(float(b.max(initial=0.0)), 1e-300) * np.ones((n, n))
+    right, left = np.ones(n), np.ones(n)
+    shifted = full + float(np.linalg.norm(full, 2)) * np.eye(n)  # aperiodic, with the same vectors
+    for _ in range(2000):
+        right, left = shifted @ right, shifted.T @ left
+        right, left = right / right.max(), left / left.max()
+    d = left / right
+    return np.asarray(d / d.max(), dtype=np.float64)
+
+
+def radius(b: Array) -> float:
+    """The spectral radius of a matrix."""
+    return float(np.abs(np.linalg.eigvals(b)).max(initial=0.0))
+
+
 def _summands(expr: ParamExpr, sign: float) -> list[tuple[ParamExpr, float]]:
     match expr:
         case Apply(op="add", args=args):
             return [pair for a in args for pair in _summands(a, sign)]
         case Apply(op="neg", args=(a,)):
             return _summands(a, -sign)
+        case Apply(op="multiply", args=(Const() as c, a)) if size(c.shape) == 1:
+            return _summands(a, sign * float(c.dense().reshape(-1)[0]))
         case _:
             return [(expr, sign)]
 
@@ -150,13 +208,15 @@ def _single(expr: ParamExpr, sign: float) -> float | None:
         if is_zero(expr):
             return 0.0
         if expr.shape[0] > EXACT:
-            return norm_bound(expr)
+            bound = norm_bound(expr)
+            return None if bound is None else abs(sign) * bound
         value = sign * expr.dense()
         top = float(np.linalg.eigvalsh((value + value.T) / 2)[-1])
         return top + (UP - 1.0) * abs(top)
     if sign < 0 and semidefinite(expr):
         return 0.0
-    return norm_bound(expr)
+    bound = norm_bound(expr)
+    return None if bound is None else abs(sign) * bound
 
 
 def is_transpose(a: ParamExpr, b: ParamExpr) -> bool:

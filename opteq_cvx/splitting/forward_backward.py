@@ -28,9 +28,13 @@ PROJECTORS = ("nonneg", "nonpos", "box", "abs", "pos")  # proxes whose derivativ
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ForwardBackward(Frozen, Splitting):
-    """theta = (P, q, *block data), P (1|B, n, n) or its diagonal (1|B, n); prepared = (γ, M, c); the state is u."""
+    """theta = (P, q, *block data), P (1|B, n, n) or its diagonal (1|B, n); prepared = (γ, M, c); the state is u.
+
+    `strong` is a modulus of strong convexity of f that P may use up: the map contracts by (1 − γλ_min)/(1 + γ·strong).
+    """
 
     parts: Structure
+    strong: float = 0.0
 
     @property
     @override
@@ -66,21 +70,22 @@ class ForwardBackward(Frozen, Splitting):
             m = torch.eye(p.shape[-1], dtype=p.dtype, device=p.device) - gamma[:, None, None] * p
         else:
             m = 1.0 - gamma[:, None] * p
-        certificate = self.parts.certificate(rest, (gamma * lower).clamp_min(0.0), convex)
+        modulus = gamma * (lower + self.strong) / (1.0 + gamma * self.strong)
+        certificate = self.parts.certificate(rest, modulus.clamp_min(0.0), convex)
         return Prepared((gamma, m, -gamma[:, None] * q), certificate)
 
     def _bounds(self, p: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """(λ_min, λ_max, convex) of P: by construction where the structure shows it, else numerically."""
         smooth = self.parts.smooth
         if p.ndim == 2:
-            return p.amin(dim=1), p.amax(dim=1), p.amin(dim=1) >= 0
+            return p.amin(dim=1), p.amax(dim=1), p.amin(dim=1) >= -self.strong
         if smooth.bounds is not None:
             ones = p.new_ones(1)
             return smooth.bounds.lower * ones, smooth.bounds.upper * ones, None
         lower, upper = spectrum(p)
         if smooth.certified:
             return lower, upper, None
-        return lower, upper, lower >= -ROUNDING * torch.finfo(p.dtype).eps * upper
+        return lower, upper, lower >= -self.strong - ROUNDING * torch.finfo(p.dtype).eps * upper
 
     @override
     def step(self, z: Tensor, theta: Theta, prepared: Prepared) -> Tensor:

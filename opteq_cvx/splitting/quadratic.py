@@ -30,6 +30,7 @@ from opteq_cvx.ir.program import Affine, Term
 from opteq_cvx.maps.evaluate import Environment
 from opteq_cvx.maps.operator import bind
 from opteq_cvx.maps.operator import dense as dense_map
+from opteq_cvx.splitting.by_construction import spectral_bounds
 from opteq_cvx.splitting.flat import join
 
 HALF = 0.5  # the weight of ½uᵀPu
@@ -74,8 +75,14 @@ class QuadraticPart(Frozen):
         return all(t.atom == "square" or _by_construction(t.data["P"]) for t in self.quadratic)
 
     def whole(self, term: Term) -> bool:
-        """Whether a term's argument is the whole of u itself (one variable, identity map)."""
-        return len(self.layout.names) == 1 and isinstance(term.arg.parts[0][1], Identity)
+        """Whether a term's argument is the whole of u itself (one variable, identity map; or all, stacked in order)."""
+        if len(self.layout.names) == 1:
+            return isinstance(term.arg.parts[0][1], Identity)
+        return (
+            term.arg.shape == (self.layout.n,)
+            and all(_places(m, start) for (name, m) in term.arg.parts for start in [self.layout.start(name)])
+            and len(term.arg.parts) == len(self.layout.names)
+        )
 
     @property
     def stage(self) -> Stage:
@@ -160,6 +167,14 @@ class QuadraticPart(Frozen):
         image = 2 * operator.apply(ones)
         image = image if weight is None else image * weight
         return join({name: operator.adjoint(image)}, self.layout, image)
+
+
+def _places(m: LinearMap, start: int) -> bool:
+    """Whether a map puts all entries of its argument, in order, at `start` of a vector."""
+    if not isinstance(m, Gather):
+        return False
+    n = size(m.shape_in)
+    return int(np.count_nonzero(m.index >= 0)) == n and bool((m.index[start : start + n] == np.arange(n)).all())
 
 
 def _plus(total: Tensor | None, new: Tensor) -> Tensor:
@@ -273,11 +288,17 @@ def _bounds(p: ParamExpr) -> Bounds | None:
             return Bounds(0.0, float(rho) if rho is not None else float("inf"))
         case Apply(op="add", args=(first, Apply(op="neg", args=(gram,)))) if _is_identity(first):
             rho = _gram_norm(gram)
-            return Bounds(1.0 - rho, 1.0) if rho is not None and rho <= 1.0 else None
+            if rho is not None:
+                return Bounds(1.0 - rho, 1.0) if rho <= 1.0 else None
+            bounds = spectral_bounds(p)
+            return Bounds(*bounds) if bounds is not None and bounds[0] >= 0.0 else None
         case Apply(op="matmul", args=(a, Apply(op="transpose", args=(b,)))) if a is b:
             return Bounds(0.0, float("inf"))
         case Apply(op="matmul", args=(Apply(op="transpose", args=(a,)), b)) if a is b:
             return Bounds(0.0, float("inf"))
+        case Apply(op="add" | "vstack"):
+            found = spectral_bounds(p)
+            return Bounds(*found) if found is not None and found[0] >= 0.0 else None
         case _:
             return None
 

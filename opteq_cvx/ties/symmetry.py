@@ -4,6 +4,7 @@ An identity of polynomials in the parameters that holds at random points holds e
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -47,7 +48,13 @@ def scaling(program: Program, matrix: ParamExpr, layout: Layout) -> Array | None
         if d is None:
             return None
         found.append(d)
-    return found[0] if np.allclose(found[0], found[1], rtol=SAME) else None
+    return _snapped(found[0]) if np.allclose(found[0], found[1], rtol=SAME) else None
+
+
+def _snapped(d: Array) -> Array:
+    """d without the rounding errors of simple numbers."""
+    simple = np.round(d, 6)
+    return np.where(np.abs(d - simple) < SAME, simple, d)
 
 
 def random_value(leaves: Sequence[Leaf], expr: ParamExpr, seed: int) -> Array:
@@ -68,7 +75,7 @@ def _random(leaf: Leaf, generator: torch.Generator) -> Tensor:
 def _scaling(f: Array, layout: Layout, groups: IntArray) -> Array | None:
     """d by walking from block to block, then checked on all of them."""
     ends = (*layout.starts, layout.n)
-    parts = [slice(a, b) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    parts = [slice(a, b) for a, b in pairwise(ends)]
     tiny = SAME * max(float(np.abs(f).max(initial=0.0)), 1e-300)
     d = np.zeros(len(parts))
     for root in range(len(parts)):

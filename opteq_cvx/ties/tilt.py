@@ -1,7 +1,7 @@
 """Tied programs as one inclusion 0 ∈ ∂f(u) + Pu + q − Cu over all variables, where the ties are affine tilts.
 
 A tied parameter z may enter its program only as −⟨Cz, u⟩ + const(z): in linear terms, and in the offsets of squares and
-quadratic forms. With z an affine function of u, eliminated here, what remains is a program without z and the coupling C.
+quadratic forms. With z, an affine function of u, eliminated, what remains is a program without z and the coupling C.
 """
 
 from collections.abc import Collection, Mapping
@@ -27,6 +27,7 @@ from opteq_cvx.ir.linmap import (
 )
 from opteq_cvx.ir.param import Const, ParamExpr, Stage, add, const, is_zero, multiply, neg
 from opteq_cvx.ir.program import Affine, Output, Program, Term
+from opteq_cvx.passes.edit import Edit, rewrite
 from opteq_cvx.ties.linear import affine_in, holds, holds_map, transposed
 
 TIED = "tie:"  # tied parameters among the names of variables
@@ -63,29 +64,29 @@ def tilt(program: Program) -> Tilted | str:
     if isinstance(values, str):
         return values
     names = frozenset(values)
-    terms: list[Term] = []
+    edits: list[Edit] = []
     edges: list[Edge] = []
-    for term in program.terms:
+    for at, term in enumerate(program.terms):
         split = _split(term, names)
         if isinstance(split, str):
             return split
         rest, tilts = split
+        if rest == (term,):
+            continue
         for name, tied, m in tilts:  # the gradient in `name` contains −m z
             value = values[tied]
             edges.extend(Edge(name, source, compose(m, inner)) for source, inner in value.parts)
             if not is_zero(value.offset):
                 rest = (*rest, linear_term(name, neg(act.apply(m, value.offset)), term))
-        terms.extend(rest)
+        edits.append(((at,), rest))
     outputs = tuple(_output(o, names, values) for o in program.outputs)
     if None in outputs:
         return "an output multiplies a tied parameter by a variable"
     base = replace(
-        program,
+        rewrite(program, edits),
         parameters=tuple(p for p in program.parameters if p.stage is not Stage.TIED),
-        terms=tuple(terms),
         offset=act.zeros(()) if holds(program.offset, names) else program.offset,
         outputs=tuple(o for o in outputs if o is not None),
-        constraints=(),
         ties=(),
     )
     return Tilted(base, _merged(edges), values)

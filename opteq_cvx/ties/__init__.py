@@ -1,0 +1,1 @@
+"""Ties: programs whose parameters are outputs of programs, as one inclusion, with the verdict on it."""
