@@ -4,19 +4,53 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 from typing_extensions import override
 
 from opteq_cvx.atoms.contract import Atom, Data, Spelling, Trait
 from opteq_cvx.atoms.primitives import indicator
-from opteq_cvx.atoms.roots import ProxByRoot
+from opteq_cvx.atoms.roots import Entrywise
 from opteq_cvx.ir.pattern import Op
 
+FAR = -1e3  # below, y is small beside −k
+STEPS = 5  # from the start below the error of Newton's method is 1e-8 after three steps, for every v and t
 
-def _curvature(x: Tensor) -> Tensor:
-    return torch.sigmoid(x) * torch.sigmoid(-x)
+
+@dataclass(frozen=True, slots=True)
+class _Root(Entrywise):
+    """x + t·σ(x) = v, with dx = (dv − σ(x) dt)/(1 + t·σ'(x)).
+
+    By symmetry |x| = y solves y − t·σ(−y) = k, k = max(v − t, −v), free of cancellation. The start: with e⁻ʸ for σ(−y)
+    the root is k + ω(ln t − k); far below 0, where that cancels, −k stands for y − k, and it is ln((t + k)/−k). There is
+    no inflection on the way, so that Newton's method needs no bracket.
+    """
+
+    @override
+    def solve(self, *inputs: Tensor) -> Tensor:
+        v, t = inputs
+        k = torch.maximum(v - t, -v)
+        tiny = torch.finfo(v.dtype).tiny
+        z = t.clamp_min(tiny).log().sub_(k)
+        w = softplus(z).clamp_min_(tiny)
+        y = w.log().neg_().add_(z).add_(1.0).mul_(w).div_(w.add_(1.0)).add_(k)
+        bound = torch.maximum(v, t - v).div_(k.neg().clamp_min_(tiny)).log_()
+        y = torch.where(k > FAR, y, bound).clamp_min_(0.0)
+        q, slope = torch.empty_like(y), torch.empty_like(y)
+        for _ in range(STEPS):
+            torch.sigmoid(torch.neg(y, out=q), out=q)
+            torch.mul(q, q, out=slope).neg_().add_(q).mul_(t).add_(1.0)
+            y.sub_(q.mul_(t).neg_().add_(y).sub_(k).div_(slope))
+        return torch.where(v - t >= -v, y, y.neg())
+
+    @override
+    def partials(self, x: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+        _, t = inputs
+        p = torch.sigmoid(x)
+        rate = 1.0 / (1.0 + t * p * torch.sigmoid(-x))
+        return rate, -p * rate
 
 
-_ROOT = ProxByRoot(torch.sigmoid, _curvature, lambda v, t: (v - t, v))
+_ROOT = _Root()
 
 
 @dataclass(frozen=True, slots=True)

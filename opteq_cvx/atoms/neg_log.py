@@ -18,8 +18,8 @@ class _Root(Entrywise):
     @override
     def solve(self, *inputs: Tensor) -> Tensor:
         v, t = inputs
-        r = torch.hypot(v, 2.0 * t.sqrt())
-        return torch.where(v >= 0, 0.5 * (v + r), 2.0 * t / torch.where(v >= 0, 1.0, r - v))
+        large = torch.hypot(v, t.sqrt().mul_(2.0)).add_(v.abs()).mul_(0.5)  # the roots are large and −t/large
+        return torch.where(v >= 0, large, t / large)
 
     @override
     def partials(self, x: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 ROUNDING = 256.0  # multiples of the machine epsilon by which a point may miss a set and still count as inside
 
@@ -13,7 +14,16 @@ def soft_threshold(v: Tensor, t: Tensor) -> Tensor:
 
 def clip(v: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
     """min(max(v, lower), upper); derivative 0 at both bounds, where it goes to the bound. NaN stays NaN."""
+    if underived(v, lower, upper):
+        return torch.clamp(v, lower, upper)
     return torch.where(v <= lower, lower, torch.where(v >= upper, upper, v))
+
+
+def underived(*tensors: Tensor) -> bool:
+    """Whether no derivative of what is computed from these can be asked for."""
+    if forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None:
+        return False
+    return not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
 
 
 def euclidean(x: Tensor, axes: tuple[int, ...] = (-1,)) -> Tensor:

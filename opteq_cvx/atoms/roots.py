@@ -139,6 +139,7 @@ def newton(
     low: Tensor,
     high: Tensor,
     start: Tensor | None = None,
+    scale: Tensor | float = 0.0,
 ) -> Tensor:
     """The root of an increasing function in [low, high], finite bounds, entry by entry, to rounding.
 
@@ -149,6 +150,7 @@ def newton(
         low: lower bounds.
         high: upper bounds.
         start: where to begin, the middle by default.
+        scale: of the numbers that the residual subtracts: the root is asked for to rounding of |x| + scale.
     """
     x = low + 0.5 * (high - low) if start is None else start
     last = high - low
@@ -163,7 +165,7 @@ def newton(
         to = torch.where(bisect, low + 0.5 * (high - low), to)
         last = (to - x).abs()
         x = to
-        if _may_stop(x, last > rounding * x.abs()):
+        if _may_stop(x, last > rounding * (x.abs() + scale)):
             break
     return x
 
@@ -190,7 +192,7 @@ def wright_omega(z: Tensor) -> Tensor:
         large - large.log() * (1.0 - 1.0 / large),
         torch.where(z < -1.5, power / (1.0 + power), middle),
     )
-    for _ in range(3):
+    for _ in range(2):
         r = small - w - w.log()
         q = (1.0 + w) * (1.0 + w + 2.0 / 3.0 * r)
         w = w * (1.0 + r / (1.0 + w) * (q - 0.5 * r) / (q - r))

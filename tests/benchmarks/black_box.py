@@ -72,8 +72,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     warnings.simplefilter("ignore")
     data = load_data("digits")
-    x, y = data.train.x[: options.samples].double() / 16, data.train.y[: options.samples]
-    test_x, test_y = data.test.x[:TEST].double() / 16, data.test.y[:TEST]
+    x, y = data.train.x[: options.samples].double(), data.train.y[: options.samples]
+    test_x, test_y = data.test.x[:TEST].double(), data.test.y[:TEST]
     rows = []
     for who in ("implicit", "Clarabel, equilibrium propagation"):
         problem = declare(options.hidden)
