@@ -21,8 +21,8 @@ class _Root(Entrywise):
     """x + t·σ(x) = v, with dx = (dv − σ(x) dt)/(1 + t·σ'(x)).
 
     By symmetry |x| = y solves y − t·σ(−y) = k, k = max(v − t, −v), free of cancellation. The start: with e⁻ʸ for σ(−y)
-    the root is k + ω(ln t − k); far below 0, where that cancels, −k stands for y − k, and it is ln((t + k)/−k). There is
-    no inflection on the way, so that Newton's method needs no bracket.
+    the root is k + ω(ln t − k); far below 0, where that cancels, −k stands for y − k, and it is ln((t + k)/−k).
+    Newton's method meets no inflection on the way and needs no bracket.
     """
 
     @override
