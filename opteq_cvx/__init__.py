@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from opteq_cvx.bridge import BlackBoxLayer, CvxpyLayer
     from opteq_cvx.compile import compile, explain
     from opteq_cvx.declare import Input, Tied, Weight, activation, average, branches, cycle, priors, tied, unit
+    from opteq_cvx.energies import UnitEnergies, averaging_bound, dual_energy, unit_energies
     from opteq_cvx.errors import (
         CompileError,
         DTypeError,
@@ -70,15 +71,18 @@ __all__ = [
     "Tied",
     "Tikhonov",
     "Truncated",
+    "UnitEnergies",
     "Unrolled",
     "UnsupportedError",
     "Weight",
     "activation",
     "average",
+    "averaging_bound",
     "branches",
     "check_atom",
     "compile",
     "cycle",
+    "dual_energy",
     "explain",
     "load",
     "priors",
@@ -86,6 +90,7 @@ __all__ = [
     "save",
     "tied",
     "unit",
+    "unit_energies",
     "verify",
 ]
 
@@ -105,6 +110,7 @@ _HOME = {
         "tied",
         "unit",
     ),
+    "energies": ("UnitEnergies", "averaging_bound", "dual_energy", "unit_energies"),
     "errors": (
         "CompileError",
         "DTypeError",

@@ -6,9 +6,11 @@ minimizes f(u) + ½uᵀ(I − WWᵀ)u − ⟨c, u⟩. Source: Xie et al., arXiv 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cvxpy as cp
 import numpy as np
+import numpy.typing as npt
 
 from opteq_cvx.declare.activation import DeclaredActivation, activation
 from opteq_cvx.declare.tied import Tied, joined
@@ -46,8 +48,8 @@ class Unit(Tied):
 
 
 def unit(
-    W: cp.Expression,
-    c: cp.Expression,
+    W: cp.Expression | npt.NDArray[Any],
+    c: cp.Expression | npt.NDArray[Any],
     activation_name: str = "relu",
     *,
     name: str | None = None,
@@ -67,17 +69,22 @@ def unit(
         InputError: shapes that do not fit.
         CompileError: σ is the prox of no convex function.
     """
-    W, c = cp.Expression.cast_to_const(W), cp.Expression.cast_to_const(c)
-    if len(W.shape) != 2 or c.shape != (W.shape[0],):
-        found = f"W of shape {W.shape} and c of shape {c.shape}"
+    matrix, injection = _expression(W), _expression(c)
+    if len(matrix.shape) != 2 or injection.shape != (matrix.shape[0],):
+        found = f"W of shape {matrix.shape} and c of shape {injection.shape}"
         raise InputError(message(found, "W (m, n) and c (m,)", "reshape one of them"))
-    m, n = W.shape
+    m, n = matrix.shape
     u = cp.Variable(m, name=name)
     z = cp.Parameter(n, name=f"z_{u.name()}")
     function = activation(activation_name, **options)
-    problem = cp.Problem(cp.Minimize(function(u) - (W @ z + c) @ u))
-    out = W.T @ u
-    return Unit((problem,), {z: out}, (out,), W, c, function, u, z, out)
+    problem = cp.Problem(cp.Minimize(function(u) - (matrix @ z + injection) @ u))
+    out = matrix.T @ u
+    return Unit((problem,), {z: out}, (out,), matrix, injection, function, u, z, out)
+
+
+def _expression(value: Any) -> cp.Expression:
+    """A number array as a CVXPY constant; an expression as it is."""
+    return value if isinstance(value, cp.Expression) else cp.Constant(value)
 
 
 def cycle(units: Sequence[Unit], *, alpha: float = 1.0) -> Tied:
@@ -123,7 +130,7 @@ def average(units: Sequence[Unit], weights: Sequence[float] | None = None) -> Ti
     return joined(units, {u.z: total for u in units}, [total])
 
 
-def branches(units: Sequence[Unit], links: Mapping[tuple[int, int], cp.Expression]) -> Tied:
+def branches(units: Sequence[Unit], links: Mapping[tuple[int, int], cp.Expression | npt.NDArray[Any]]) -> Tied:
     """Branches coupled symmetrically: min Σ_b [f_b + ½‖u_b‖² − ⟨c_b, u_b⟩] − ½uᵀSu, S_bb = W_bW_bᵀ, S_bd = Sᵀ_db.
 
     The safe form of a multi-resolution equilibrium: convex where max_b Σ_d ‖S_bd‖ ≤ 1 (block Gershgorin).
@@ -139,7 +146,7 @@ def branches(units: Sequence[Unit], links: Mapping[tuple[int, int], cp.Expressio
     for (b, d), block in links.items():
         if not 0 <= b < d < len(units):
             raise InputError(message(f"the link {(b, d)}", f"b < d < {len(units)}", "give each pair once, in order"))
-        s = cp.Expression.cast_to_const(block)
+        s = _expression(block)
         fits = (units[b].u.size, units[d].u.size)
         if s.shape != fits:
             raise InputError(message(f"the link {(b, d)} of shape {s.shape}", f"{fits}", "transpose or reshape it"))

@@ -24,6 +24,9 @@ Data = Mapping[str, cp.Expression]
 Static = Mapping[str, Any]
 """A term's static attributes."""
 
+HALF = "half"
+"""The static attribute by which an activation's f stands for f(u) + ½‖u‖²."""
+
 Meaning = cp.Expression | list[cp.Constraint]
 """The values of a function, flat in the order of `Atom.value` (C order), or the constraints of a set."""
 
@@ -101,7 +104,12 @@ def _hinges(x: Any, data: Data, static: Static) -> Meaning:
 
 def _activation(name: str) -> Callable[[Any, Data, Static], Meaning]:
     """The activation's f, a CVXPY atom of ours: not every one has a cone form."""
-    return lambda x, data, static: ActivationAtom(x, name, dict(static), False)
+    return lambda x, data, static: ActivationAtom(x, name, *_with_square(static))
+
+
+def _with_square(static: Static) -> tuple[dict[str, float], bool]:
+    """The activation's options, and whether ½u² belongs to it (`rebuild` says so: some have a cone form only then)."""
+    return {k: v for k, v in static.items() if k != HALF}, bool(static.get(HALF, False))
 
 
 ACTIVATED = ("tanh", "sigmoid", "softplus", "log_sigmoid", "softsign", "algebraic", "arctan", "elu", "celu")
@@ -233,7 +241,9 @@ WHOLE: Mapping[str, Callable[[Argument, Data, Static], Meaning]] = {
     "monotone": lambda x, data, static: [row[1:] >= row[:-1] for row in _rows(x)],
     "dotsort": lambda x, data, static: stack([FUNCTIONS.dotsort(x.flat, data["w"])]),
     "sorted_l1": lambda x, data, static: stack([FUNCTIONS.dotsort(FUNCTIONS.abs(x.flat), data["w"])]),
-    "activation_softmax": lambda x, data, static: vec(ActivationAtom(reshape(x.flat, x.shape), "softmax", {}, False)),
+    "activation_softmax": lambda x, data, static: vec(
+        ActivationAtom(reshape(x.flat, x.shape), "softmax", *_with_square(static))
+    ),
     "box_plane": _box_plane,
     "huber": lambda x, data, static: _huber(x, data),
     "symmetric": lambda x, data, static: [m == m.T for m in _matrices(x)],

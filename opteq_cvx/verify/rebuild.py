@@ -6,8 +6,8 @@ chol(P)ᵀ, or an eigenvalue factor, without derivative, where P is singular. Wh
 whose own CVXPY form is.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import cvxpy as cp
@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 
 from opteq_cvx.errors import CompileError, NotConvexError, message
-from opteq_cvx.ir.frozen import Array, size
+from opteq_cvx.ir.frozen import Array, FrozenDict, size
+from opteq_cvx.ir.linmap import Identity
 from opteq_cvx.ir.param import Apply, Const, ParamExpr, is_zero
 from opteq_cvx.ir.program import Affine, Program, Term
 from opteq_cvx.verify.convexity import EIGENVALUE_SLACK, SMALLEST
 from opteq_cvx.verify.cvx import add, broadcast, has_parameters, matmul, multiply, reshape, total, vec
 from opteq_cvx.verify.linear import apply
-from opteq_cvx.verify.meanings import NONNEGATIVE, Argument, Meaning, meaning
+from opteq_cvx.verify.meanings import HALF, NONNEGATIVE, Argument, Meaning, meaning
 
 Evaluate = Callable[[ParamExpr], Tensor]
 """Gives a ParamExpr its value for one sample, (1, *shape), in float64; a `maps.evaluate.Environment` is
@@ -98,7 +99,7 @@ class _Builder:
     def build(self) -> Rebuilt:
         """Variables, terms, outputs, in this order."""
         self.variables = {v.name: cp.Variable(size(v.shape), name=v.name) for v in self.program.variables}
-        cost = add([total(self.leaf(self.program.offset)), *(self.term(t) for t in self.program.terms)])
+        cost = add([total(self.leaf(self.program.offset)), *(self.term(t) for t in with_squares(self.program.terms))])
         outputs = tuple(self.output(o.value) for o in self.program.outputs)
         goal = cp.Minimize(cost) if self.program.sign > 0 else cp.Maximize(-cost)
         problem = cp.Problem(goal, self.constraints)
@@ -179,6 +180,30 @@ class _Builder:
             return multiply(reshape(weight, ()), total(found))
         full = weight if weight.size == found.size else broadcast(weight, term.arg.shape)
         return total(multiply(vec(full), found))
+
+
+def with_squares(terms: Sequence[Term]) -> tuple[Term, ...]:
+    """Each activation's f on a whole variable together with a ½‖u‖² on it: f alone may have no cone form."""
+    squares = {t.arg.parts[0][0]: t for t in terms if t.atom == "square" and _whole(t) and _half(t.weight)}
+    taken: set[int] = set()
+    out: list[Term] = []
+    for term in terms:
+        square = squares.get(term.arg.parts[0][0]) if term.atom.startswith("activation_") and _whole(term) else None
+        if square is not None and term.weight is None and id(square) not in taken:
+            taken.add(id(square))
+            term = replace(term, static=FrozenDict({**term.static, HALF: True}))
+        out.append(term)
+    return tuple(t for t in out if id(t) not in taken)
+
+
+def _whole(term: Term) -> bool:
+    """Whether the argument is one variable itself."""
+    parts = term.arg.parts
+    return len(parts) == 1 and isinstance(parts[0][1], Identity) and is_zero(term.arg.offset)
+
+
+def _half(weight: ParamExpr | None) -> bool:
+    return isinstance(weight, Const) and bool((weight.dense() == 0.5).all())
 
 
 def _dpp(problem: Any) -> bool:

@@ -25,6 +25,7 @@ from opteq_cvx.verify.gradients import check_gradients
 from opteq_cvx.verify.layers import Reference, installed
 from opteq_cvx.verify.oracle import FromProgram, Oracle, declared
 from opteq_cvx.verify.report import GradientRow, Report, SampleRow
+from opteq_cvx.verify.tied import TiedOracle, tied_oracle
 
 LeafT = TypeVar("LeafT", cp.Parameter, cp.Variable)
 
@@ -117,7 +118,7 @@ def verify(
     batch = Batch(wide, tuple(solution.status.codes.shape), layer.input_names, tuple(len(p.shape) for p in leaves))
     chosen = _chosen(samples, solution)
     weights = {name: double.weights.numpy(name) for name in double.weights.names}
-    oracle = _oracle(layer, problem)
+    oracle = tied_oracle(double) if problem is None and layer.plan.inclusion is not None else _oracle(layer, problem)
     notes = [f"the layer ran in float64, to a tolerance of {MARGIN * tolerance:.0e}"]
     rows: list[SampleRow] = []
     exact: dict[int, Exact] = {}
@@ -130,12 +131,14 @@ def verify(
         good = [row.sample for row in rows if row.ok and exact[row.sample].status.solved]
         use = cvxpylayers if cvxpylayers is not None else installed()
         notes.append("gradients are compared in effective weights" + ("" if use else "; cvxpylayers was not used"))
-        reference = Reference(layer.program) if use else None
+        reference = Reference(layer.program) if use and layer.plan.has_objective else None
         found, more = check_gradients(
             double, wide, {i: batch.sample(i) for i in good}, weights, oracle, exact, reference,
             gradient_tolerance, np.random.default_rng(seed),
         )  # fmt: skip
         notes.extend(more)
+    if isinstance(oracle, TiedOracle):
+        notes.extend(oracle.notes)
     return Report(oracle.source, tolerance, gradient_tolerance, tuple(rows), found, tuple(notes))
 
 
