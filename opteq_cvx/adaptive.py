@@ -93,14 +93,17 @@ class Rounds:
         found = self.splitting.polish(self.z[self.active], theta, prepared, accuracy, count)
         if found is None:
             return 0
-        z, steps = found
+        z, steps = found.z, found.steps
         residual = self.splitting.error(z, theta, prepared).nan_to_num(torch.inf)
         better = residual < self.residual[self.active]
         rows = self.active[better]
         self.z[rows], self.residual[rows] = z[better], residual[better]
         self.steps[self.active] += steps
         self.converged[rows] = residual[better] <= accuracy
-        self.active = self.active[~self.converged[self.active]]
+        self.empty[self.active] |= found.infeasible & ~self.converged[self.active]
+        self.unbounded[self.active] |= found.unbounded & ~found.infeasible & ~self.converged[self.active]
+        over = self.converged | self.empty | self.unbounded
+        self.active = self.active[~over[self.active]]
         return int(steps.max())
 
     def rebalance(self) -> bool:

@@ -125,7 +125,7 @@ def _solution(problem: cp.Problem, reduced: Reduced, found: ours.Solution, attri
     (status,) = tuple(found.status)
     if status in FAILED:
         failed = failure(problem, FAILED[status], attributes)
-        rays = found.rays
+        failed.dual_vars, rays = _duals(reduced.problem, found), found.rays
         if status is Status.PRIMAL_INFEASIBLE and rays is not None and bool(rays.certified.all()):
             pairs = zip(reduced.problem.constraints, rays.duals, strict=True)
             failed.dual_vars = {c.id: unpackable(c, d) for c, d in pairs if d}
@@ -154,7 +154,7 @@ def _duals(problem: cp.Problem, found: ours.Solution) -> dict[int, Any]:
     """The duals by constraint, in the layout of `Problem.unpack`."""
     pairs = zip(problem.constraints, found.duals, strict=True)
     parts = ((c, d if isinstance(d, tuple) else (d,)) for c, d in pairs)
-    return {c.id: unpackable(c, d) for c, d in parts if d}
+    return {c.id: unpackable(c, d) if d else np.zeros(c.shape) for c, d in parts}  # zeros where CVXPY has none either
 
 
 def _finish(problem: cp.Problem, solution: Solution) -> float:
@@ -162,6 +162,7 @@ def _finish(problem: cp.Problem, solution: Solution) -> float:
     if solution.status in settings.INACCURATE:
         warnings.warn(f"{METHOD}: the solution may be inaccurate; raise max_steps or loosen tolerance", stacklevel=5)
     problem.unpack(solution)
+    problem._compilation_time = solution.attr.get(settings.SETUP_TIME)
     problem._solver_stats = SolverStats.from_dict(solution.attr, METHOD)
     value: float = problem.value
     return value

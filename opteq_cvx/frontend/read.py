@@ -11,11 +11,13 @@ from opteq_cvx.frontend.affine import affine
 from opteq_cvx.frontend.constraints import read_constraint
 from opteq_cvx.frontend.dcp import check
 from opteq_cvx.frontend.declaration import Declaration
+from opteq_cvx.frontend.forms import Shown, dressed, form, is_complex
 from opteq_cvx.frontend.names import addends
 from opteq_cvx.frontend.roles import roles
 from opteq_cvx.frontend.scope import Scope, text
 from opteq_cvx.frontend.terms import function_terms
 from opteq_cvx.frontend.ties import Ties, check_affine, check_ties, gathered, variables_of
+from opteq_cvx.frontend.transforms import expand
 from opteq_cvx.frontend.tree import tree
 from opteq_cvx.frontend.variables import Unknown, attribute_terms, names_of, unknown
 from opteq_cvx.ir import act
@@ -38,6 +40,8 @@ def read(
     inputs: Sequence[cp.Parameter] | None = None,
     outputs: Sequence[Any] | None = None,
     ties: Ties | None = None,
+    *,
+    gp: bool = False,
 ) -> Reading:
     """Read a problem, or several tied together, as one Program.
 
@@ -48,32 +52,41 @@ def read(
         outputs: variables, affine expressions of variables and parameters, constraints or their dual variables; by
             default every variable.
         ties: parameters, and the affine outputs that each has the value of.
+        gp: the problem is geometric.
 
     Raises:
         NotConvexError: the problem breaks a DCP rule.
-        UnsupportedError: a discrete or complex variable, or a function that no route covers.
+        UnsupportedError: a discrete variable, a complex parameter, or a function that no route covers.
         CompileError: a parameter without a role, repeated names, an output or a tie that is not affine.
     """
     problems = gathered(problem)
+    shown: tuple[Shown, ...] = ()
+    if gp or (len(problems) == 1 and is_complex(problems[0])):
+        real = form(problems[0], outputs, gp=gp)
+        problems, shown, outputs = (real.problem,), real.outputs, real.flat
     for one in problems:
         check(one)
-    variables = variables_of(problems)
-    duals, affines = split_duals([c for one in problems for c in one.constraints], outputs)
+    plain, added = zip(*(expand(one) for one in problems), strict=True)
+    variables, listed = variables_of(plain), [c for one in problems for c in one.constraints]
+    duals, affines = split_duals(listed, outputs)
     wanted = check_outputs(variables, affines)
     bound = check_ties(variables, ties or {})
-    found = roles(problems, inputs, (*wanted, *(value for _, value in bound)), [p for p, _ in bound])
+    found = roles(plain, inputs, (*wanted, *(value for _, value in bound)), [p for p, _ in bound])
     items = [unknown(v, name) for v, name in zip(variables, names_of(variables), strict=True)]
     scope = Scope(found.by_id, {id(i.source): i.value for i in items}, frozenset(i.unknown.name for i in items))
     terms: list[Term] = []
     offsets: list[ParamExpr] = []
-    for at, one in enumerate(problems):
+    for at, one in enumerate(plain):
         more, offset = _objective(one, f"program[{at}].objective" if len(problems) > 1 else "objective", scope)
         terms.extend(more)
         offsets.append(offset)
     constraints: list[Constraint] = []
-    for at, constraint in enumerate(c for one in problems for c in one.constraints):
+    own = [c for one, more_ in zip(plain, added, strict=True) for c in one.constraints[: len(one.constraints) - more_]]
+    rest = [c for one, more_ in zip(plain, added, strict=True) for c in one.constraints[len(one.constraints) - more_ :]]
+    for at, constraint in enumerate((*own, *rest)):
         made, record = read_constraint(constraint, at, scope)
-        constraints.append(replace(record, terms=tuple(range(len(terms), len(terms) + len(made)))))
+        if at < len(own):
+            constraints.append(replace(record, terms=tuple(range(len(terms), len(terms) + len(made)))))
         terms.extend(made)
     for item in items:
         terms.extend(attribute_terms(item, scope))
@@ -82,7 +95,7 @@ def read(
         parameters=found.leaves,
         terms=tuple(terms),
         offset=act.reshape(add(*offsets), ()),
-        outputs=tuple(_output(e, items, scope) for e in wanted),
+        outputs=dressed([_output(e, items, scope) for e in wanted], shown),
         constraints=tuple(constraints),
         sign=-1 if all(_sign(one) < 0 for one in problems) else 1,
         dual_outputs=tuple(_dual_output(d, constraints) for d in duals),

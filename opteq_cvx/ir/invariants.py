@@ -101,7 +101,8 @@ def _affine(a: Affine) -> bool:
 def _program(p: Program) -> bool:
     names, shapes = [v.name for v in p.variables], {v.name: v.shape for v in p.variables}
     leaves = [leaf.name for leaf in p.parameters]
-    affines = [t.arg for t in p.terms] + [o.value for o in p.outputs] + [t.value for t in p.ties]
+    affines = [t.arg for t in p.terms] + [o.value for o in p.outputs]
+    affines += [o.imaginary for o in p.outputs if o.imaginary is not None] + [t.value for t in p.ties]
     tied = {leaf.name: leaf.shape for leaf in p.parameters if leaf.stage is Stage.TIED}
     return (
         len(set(names)) == len(names)

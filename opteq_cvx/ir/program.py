@@ -96,10 +96,15 @@ class Constraint(Frozen):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Output(Frozen):
-    """A value the layer returns: an affine expression of the variables."""
+    """A value the layer returns: an affine expression of the variables, to which `imaginary` adds i times another.
+
+    With `function` "exp", of a geometric program, the exponential of it.
+    """
 
     name: str
     value: Affine
+    imaginary: Affine | None = None
+    function: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -44,6 +44,16 @@ class Prepared:
     certificate: Certificate
 
 
+@dataclass(frozen=True, slots=True)
+class Polished:
+    """A state (B, d), the steps that led to it (B,), and samples certified infeasible or unbounded on the way (B,)."""
+
+    z: Tensor
+    steps: Tensor
+    infeasible: Tensor
+    unbounded: Tensor
+
+
 class Splitting(ABC):
     """A compiled map. Instances are frozen dataclasses built by a `plan(program)` function in the same file."""
 
@@ -114,8 +124,8 @@ class Splitting(ABC):
 
     def polish(
         self, z: Tensor, theta: Theta, prepared: Prepared, tolerance: float, steps: int
-    ) -> tuple[Tensor, Tensor] | None:
-        """A state closer to the fixed point by at most `steps` of other means, and their number (B,); None: no such."""
+    ) -> Polished | None:
+        """A state closer to the fixed point by at most `steps` of other means; None: no such."""
         return None
 
     def rebalance(self, z: Tensor, theta: Theta, prepared: Prepared) -> tuple[Tensor, Prepared] | None:

@@ -17,7 +17,7 @@ from opteq_cvx.errors import UnsupportedError, message
 from opteq_cvx.ir.frozen import Frozen
 from opteq_cvx.maps.evaluate import Environment
 from opteq_cvx.splitting import blocks, infeasibility, newton
-from opteq_cvx.splitting.contract import Certificate, Prepared, Splitting, Theta
+from opteq_cvx.splitting.contract import Certificate, Polished, Prepared, Splitting, Theta
 from opteq_cvx.splitting.graph_form import GraphForm
 from opteq_cvx.splitting.quadratic import ROUNDING, spectrum
 from opteq_cvx.splitting.saddle import Proximal, Saddle
@@ -134,7 +134,7 @@ class DouglasRachford(Frozen, Splitting):
     @override
     def polish(
         self, z: Tensor, theta: Theta, prepared: Prepared, tolerance: float, steps: int
-    ) -> tuple[Tensor, Tensor] | None:
+    ) -> Polished | None:
         n, m, rows = self.form.layout.n, self.form.m, z.shape[0]
         if rows * n * n * (n + m) > NEWTON_WORK or not newton.formable(self.form.blocks):
             return None
@@ -146,7 +146,8 @@ class DouglasRachford(Frozen, Splitting):
 
         start = (x, metric * (v - w))
         done = newton.finish(self.form.blocks, theta, sigma, metric, start, residuals, tolerance=tolerance, steps=steps)
-        return torch.cat([sigma.sqrt() * done.x, metric.sqrt() * (done.w + done.y / metric)], dim=1), done.steps
+        state = torch.cat([sigma.sqrt() * done.x, metric.sqrt() * (done.w + done.y / metric)], dim=1)
+        return Polished(state, done.steps, done.infeasible, done.unbounded)
 
     @override
     def drift(self, z: Tensor, theta: Theta, prepared: Prepared, tolerance: float) -> tuple[Tensor, Tensor]:

@@ -65,7 +65,9 @@ class ForwardBackward(Frozen, Splitting):
     def prepare(self, theta: Theta, factors: Theta | None = None) -> Prepared:
         p, q, *rest = theta
         lower, upper, convex = factors if factors is not None else self.factor(theta)
-        gamma = torch.where(upper > 0, 1.0 / upper, torch.ones_like(upper))
+        largest = q.abs().amax() if q.numel() else q.new_zeros(())
+        free = torch.where((largest > 0) & torch.isfinite(largest), 1.0 / largest, torch.ones_like(largest))
+        gamma = torch.where(upper > 0, 1.0 / upper, free)  # without P every step is safe
         if p.ndim == 3:
             m = torch.eye(p.shape[-1], dtype=p.dtype, device=p.device) - gamma[:, None, None] * p
         else:

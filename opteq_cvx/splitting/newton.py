@@ -8,14 +8,17 @@ Sources: Rockafellar, Augmented Lagrangians and applications of the proximal poi
 A highly efficient semismooth Newton augmented Lagrangian method, 2018; Hermans, Themelis, Patrinos, QPALM, 2022.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from opteq_cvx.atoms import Trait
+from opteq_cvx.atoms.axes import Reducing
+from opteq_cvx.ir.frozen import size
 from opteq_cvx.splitting import blocks as proxes
+from opteq_cvx.splitting import infeasibility
 from opteq_cvx.splitting.blocks import Block
 from opteq_cvx.splitting.contract import Theta
 from opteq_cvx.splitting.system import matmul
@@ -25,8 +28,14 @@ FALL = 0.25  # R grows where an outer step reduces the primal residual by less
 GROW = 10.0
 LIMIT = 1e8  # R never grows by more than this
 TRIES = 20  # evaluations of φ′ in one line search
+CERTAIN = 1e-6  # tolerance of a certificate of infeasibility
+FEASIBLE = 1e-4  # primal residual up to which a falling ray means that the program is unbounded
 CURVATURE = 0.1  # a step is taken where |φ′| has fallen by this factor
-WIDE = 96  # largest non-separable block whose Jacobian is formed
+WIDE = 256  # most entries that a prox may couple for its Jacobian to be formed
+COUPLED = dict.fromkeys(("soc", "exp_cone", "pow_cone", "kl_div", "rel_entr", "quad_over_lin"), (-1,)) | dict.fromkeys(
+    ("psd", "norm_nuc", "sigma_max", "lambda_max", "lambda_sum_largest", "neg_log_det", "tr_inv"), (-2, -1)
+)
+"""The axes along which functions without static axes couple entries; of others, all of them."""
 
 Prox = Callable[[Tensor], Tensor]
 Residuals = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
@@ -35,18 +44,34 @@ Residuals = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The best point found: x (B, n), w and y (B, m), its error and the steps made before it was left, both (B,)."""
+    """The best point found: x (B, n), w and y (B, m), its error and the steps made before it was left, both (B,).
+
+    `infeasible` and `unbounded` (B,) are certified from the last outer steps, which tend to the rays that prove it.
+    """
 
     x: Tensor
     w: Tensor
     y: Tensor
     error: Tensor
     steps: Tensor
+    infeasible: Tensor
+    unbounded: Tensor
 
 
 def formable(parts: Sequence[Block]) -> bool:
     """Whether the Jacobians of all proxes are cheap enough to be formed."""
-    return all(Trait.SEPARABLE in b.f.traits or b.index.size <= WIDE for b in parts)
+    return all(Trait.SEPARABLE in b.f.traits or _width(b) <= WIDE for b in parts)
+
+
+def _axes(block: Block) -> tuple[int, ...]:
+    """The axes along which a block's prox couples entries; it acts on each position of the others by itself."""
+    f, rank = block.f, block.index.ndim
+    axes = f.axes if isinstance(f, Reducing) else COUPLED.get(f.name, tuple(range(-rank, 0)))
+    return tuple(a for a in axes if a >= -rank)
+
+
+def _width(block: Block) -> int:
+    return size(tuple(block.index.shape[a] for a in _axes(block)))
 
 
 @torch.no_grad()
@@ -65,7 +90,8 @@ def finish(
     p, q, k, b, *rest = theta
     x, y = start
     center, growth, before = x, x.new_ones(x.shape[0], 1), x.new_full((x.shape[0],), torch.inf)
-    best = Finish(x, torch.zeros_like(y), y, before, torch.zeros_like(before, dtype=torch.int64))
+    never = torch.zeros_like(before, dtype=torch.bool)
+    best = Finish(x, torch.zeros_like(y), y, before, torch.zeros_like(before, dtype=torch.int64), never, never)
     for step in range(1, steps + 1):
         r = metric * growth
         prox = proxes.bind(parts, y.shape[1], 1.0 / r, rest, None)
@@ -75,13 +101,21 @@ def finish(
         primal, dual, gap = residuals(x, w, moved)
         error = torch.maximum(torch.maximum(primal, dual), gap).nan_to_num(torch.inf)
         best = _better(best, x, w, moved, error, step, tolerance)
-        if bool((best.error <= tolerance).all()) or step == steps:
+        over = (best.error <= tolerance) | best.infeasible | best.unbounded
+        if bool(over.all()) or step == steps:
             break
         gradient = matmul(x, p) + q + matmul(moved, k) + sigma * (x - center)
         size = torch.stack([_top(matmul(x, p)), _top(q.expand_as(x)), _top(matmul(moved, k))]).amax(0).clamp_min(1.0)
         done = _top(gradient) / size <= (INNER * primal).clamp_min(0.3 * tolerance)
         slow = done & (primal > FALL * before)
         before = torch.where(done, primal, before)
+        if bool((done & ~over).any()):
+            ray = infeasibility.certify(parts, theta, w, x - center, moved - y, max(CERTAIN, tolerance))
+            best = replace(
+                best,
+                infeasible=best.infeasible | (done & ~over & ray.infeasible),
+                unbounded=best.unbounded | (done & ~over & ray.unbounded & (primal <= FEASIBLE)),
+            )
         y, center = torch.where(done[:, None], moved, y), torch.where(done[:, None], x, center)
         growth = torch.where(slow[:, None], (growth * GROW).clamp_max(LIMIT), growth)
         if bool(done.all()):
@@ -111,12 +145,13 @@ def _better(best: Finish, x: Tensor, w: Tensor, y: Tensor, error: Tensor, step: 
     """The better of two points, sample by sample; samples that are done keep theirs."""
     take = (error < best.error) & (best.error > tolerance)
     pick = take[:, None]
-    return Finish(
-        torch.where(pick, x, best.x),
-        torch.where(pick, w, best.w),
-        torch.where(pick, y, best.y),
-        torch.where(take, error, best.error),
-        torch.where(best.error > tolerance, torch.full_like(best.steps, step), best.steps),
+    return replace(
+        best,
+        x=torch.where(pick, x, best.x),
+        w=torch.where(pick, w, best.w),
+        y=torch.where(pick, y, best.y),
+        error=torch.where(take, error, best.error),
+        steps=torch.where(best.error > tolerance, torch.full_like(best.steps, step), best.steps),
     )
 
 
@@ -176,14 +211,27 @@ def _curvature(parts: Sequence[Block], rest: Sequence[Tensor], r: Tensor, v: Ten
             (slope,) = torch.autograd.grad(image, point, torch.ones_like(image))
             diagonal[:, start:stop] = 1.0 - slope.nan_to_num(0.0).clamp(0.0, 1.0)
             continue
-        eye = torch.eye(stop - start, dtype=v.dtype, device=v.device)
-        rows = [
-            torch.autograd.grad(image, point, eye[i].expand(batch, -1), retain_graph=True)[0]
-            for i in range(stop - start)
-        ]
-        jacobian = torch.stack(rows, dim=1).nan_to_num(0.0)
-        middle = eye - (jacobian + jacobian.mT) / 2
-        part = k[:, start:stop]
-        total = total + part.mT @ (r[:, start:stop, None] * (middle @ part))
+        axes = _axes(block)
+        moved = tuple(range(-len(axes), 0))
+
+        def grouped(x: Tensor, axes: tuple[int, ...] = axes, moved: tuple[int, ...] = moved) -> Tensor:
+            """(…, *event) → (…, groups, width)."""
+            x = x.movedim(axes, moved)
+            return x.reshape(*x.shape[: x.ndim - len(event)], -1, _width(block))
+
+        order = grouped(torch.arange(start, stop, device=v.device).reshape(event))
+        jacobian = torch.stack(list(_columns(image, point, order - start)), dim=-1).nan_to_num(0.0)
+        middle = torch.eye(order.shape[1], dtype=v.dtype, device=v.device) - (jacobian + jacobian.mT) / 2
+        part = k[:, order.reshape(-1)].reshape(k.shape[0], *order.shape, k.shape[2])
+        weighted = (r[:, order.reshape(-1)].reshape(r.shape[0], *order.shape, 1) * (middle @ part)).flatten(1, 2)
+        total = total + part.flatten(1, 2).mT @ weighted
         diagonal[:, start:stop] = 0.0
     return total + k.mT @ ((r * diagonal)[:, :, None] * k)
+
+
+def _columns(image: Tensor, point: Tensor, order: Tensor) -> Iterator[Tensor]:
+    """For each place in a group (order is (groups, width)) the derivatives of its entry, (B, groups, width)."""
+    for i in range(order.shape[1]):
+        seed = torch.zeros_like(image).index_fill(1, order[:, i], 1.0)
+        (column,) = torch.autograd.grad(image, point, seed, retain_graph=True)
+        yield column[:, order.reshape(-1)].reshape(-1, *order.shape)
