@@ -14,6 +14,8 @@ from opteq_cvx.adjoint.record import GradientRecord
 from opteq_cvx.binding import Bound
 from opteq_cvx.engine import Trace, Verdict, forward_solve
 from opteq_cvx.errors import InputError, SolveError, SolveWarning, message
+from opteq_cvx.ir.program import Output
+from opteq_cvx.maps.affine import affine
 from opteq_cvx.maps.evaluate import Constants, Environment
 from opteq_cvx.maps.peek import hidden, known_true
 from opteq_cvx.options import OnFailure, Options
@@ -125,6 +127,14 @@ def state(solved: Solved) -> Tensor:
     if not solved.problem.record.spoiled:
         return eq.z
     return torch.where(eq.failed[:, None], eq.z.detach().nan_to_num(0.0, 0.0, 0.0), eq.z)
+
+
+def shown(output: Output, variables: Mapping[str, Tensor], env: Environment) -> Tensor:
+    """The value of an output, (1|B, *shape)."""
+    value = affine(output.value, variables, env)
+    if output.imaginary is not None:
+        value = torch.complex(*torch.broadcast_tensors(value, affine(output.imaginary, variables, env)))
+    return value.exp() if output.function == "exp" else value
 
 
 def shaped(x: Tensor, bound: Bound) -> Tensor:

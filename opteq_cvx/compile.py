@@ -42,6 +42,7 @@ def compile(
     smoothing: Smoothing | None = None,
     ties: Mapping[cp.Parameter, cp.Expression] | None = None,
     certify: bool = True,
+    gp: bool = False,
 ) -> EquilibriumLayer:
     """Compile a convex program into an equivalent proximal fixed-point network, a `torch.nn.Module`.
 
@@ -65,6 +66,9 @@ def compile(
             for the equilibrium, in which every program is minimized at the tied values.
         certify: whether ties that are neither variational nor a monotone inclusion are refused; without it any fixed
             point is taken.
+        gp: the problem is geometric: the network works with logarithms, inputs, weights and outputs are as declared.
+
+    A complex program is solved in real and imaginary parts: parameters are real, complex outputs come as such.
 
     Returns:
         EquilibriumLayer: call it with one tensor per input, batch axes leading.
@@ -84,7 +88,7 @@ def compile(
         gradient_tolerance=gradient_tolerance,
         certify=certify,
     )
-    reading = read(*_declared(problem, inputs, outputs, ties))
+    reading = read(*_declared(problem, inputs, outputs, ties), gp=gp)
     if smoothing is not None:
         smoothed, targets = smoothing.apply(reading.program), Targets(reading.declaration.weights)
         return EquilibriumLayer.from_program(smoothed, reading.initial, options, targets)
@@ -169,12 +173,13 @@ def explain(
     trace: bool = False,
     ties: Mapping[cp.Parameter, cp.Expression] | None = None,
     certify: bool = True,
+    gp: bool = False,
 ) -> Explanation:
     """Show the program, and the plan, that `compile` would use, without building a layer.
 
     With `trace`, the program is shown after each pass. Raises as `compile` does.
     """
-    program = read(*_declared(problem, inputs, outputs, ties)).program
+    program = read(*_declared(problem, inputs, outputs, ties), gp=gp).program
     texts: list[tuple[str, str]] = [("read", printer.program(program))]
 
     def keep(name: str, after: Program) -> None:

@@ -17,7 +17,6 @@ from opteq_cvx.errors import InputError, UnsupportedError, message
 from opteq_cvx.ir.frozen import Array
 from opteq_cvx.ir.param import Stage
 from opteq_cvx.ir.program import Program
-from opteq_cvx.maps.affine import affine
 from opteq_cvx.maps.evaluate import Constants, Environment
 from opteq_cvx.options import OnFailure, Options
 from opteq_cvx.plan import Plan, make_plan
@@ -208,7 +207,7 @@ class EquilibriumLayer(nn.Module):
             data, eq = solved.data, solved.eq
             u = self.plan.splitting.primal(call.state(solved), data.theta, eq.prepared)
             variables = split(u, self.plan.layout)
-            values = [affine(o.value, variables, data.env) for o in self.program.outputs]
+            values = [call.shown(o, variables, data.env) for o in self.program.outputs]
             worth = self._objective(variables, data.env, eq.residual) if full else eq.residual
             saddle = self._saddle(solved) if full or self.program.dual_outputs else None
             duals = self._duals(solved, values, saddle)

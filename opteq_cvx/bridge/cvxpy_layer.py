@@ -2,13 +2,12 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import cvxpy as cp
 import torch
 from cvxpy import error
-from cvxpy.reductions.dgp2dcp.dgp2dcp import Dgp2Dcp
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -37,7 +36,7 @@ class CvxpyLayer(nn.Module):
         parameters: the CVXPY parameters, in the order of the call.
         variables: what to return: variables, constraints or their `dual_variables` (multipliers with CVXPY's signs).
         solver: None; the compiled network is the solver.
-        gp: the problem is geometric: the network works with the logarithms of parameters and variables.
+        gp: the problem is geometric: the network works with logarithms, parameters and variables are as declared.
         verbose: print the plan.
         canon_backend: None; no matrix of the parameters is ever built.
         solver_args: `eps` (or `tolerance`, `eps_abs`, `eps_rel`, `tol`) and `max_iters` (or `max_steps`, `max_iter`).
@@ -66,13 +65,9 @@ class CvxpyLayer(nn.Module):
             fix = "leave it out: parameters stay in structured maps, there is nothing to canonicalize per call"
             raise InputError(message(f"canon_backend={canon_backend!r}", "None", fix))
         _check(problem, variables)
-        self.gp = gp
-        self._logged, self._raised = (False,) * len(parameters), (False,) * len(variables)
-        if gp:
-            convex = _in_logarithms(problem, parameters, variables)
-            problem, parameters, variables = convex.problem, convex.parameters, convex.outputs
-            self._logged, self._raised = convex.logged, convex.raised
-        self.layer = compile_problem(problem, inputs=list(parameters), outputs=list(variables))
+        if gp and not problem.is_dgp():
+            raise error.DGPError(f"the problem does not follow the DGP rules:\n{problem}")
+        self.layer = compile_problem(problem, inputs=list(parameters), outputs=list(variables), gp=gp)
         self.layer.options = _options(self.layer.options, solver_args)
         self._last: Solution | None = None
         if verbose:
@@ -89,8 +84,6 @@ class CvxpyLayer(nn.Module):
             solver_args: override those of the constructor, for this call.
             warm_start: start from the solution of the last call with `warm_start`, where the batch has the same size.
         """
-        if self.gp and len(params) == len(self._logged):  # the layer refuses another number of inputs
-            params = tuple(p.log() if log else p for p, log in zip(params, self._logged, strict=True))
         layer = self.layer if not solver_args else _with(self.layer, solver_args)
         if not warm_start:
             values = layer(*params)
@@ -98,7 +91,7 @@ class CvxpyLayer(nn.Module):
             last = self._last
             found = layer.solve(*params, init=last if last is not None and _fits(last, layer, params) else None)
             self._last, values = detach(found), found.values
-        return tuple(torch.exp(v) if up else v for v, up in zip(values, self._raised, strict=True))
+        return tuple(values)
 
 
 def _check(problem: cp.Problem, variables: Sequence[Any]) -> None:
@@ -109,44 +102,6 @@ def _check(problem: cp.Problem, variables: Sequence[Any]) -> None:
             found = f"{v!s:.60} is no variable of the problem"
             fix = "list the cp.Variable itself, a constraint of the problem, or one of its dual_variables"
             raise InputError(message(found, "variables that occur in it, or multipliers of its constraints", fix))
-
-
-@dataclass(frozen=True, slots=True)
-class _Convex:
-    """The convex form of a geometric program: what to compile, and which parameters and outputs are logarithms."""
-
-    problem: cp.Problem
-    parameters: list[cp.Parameter]
-    outputs: list[Any]
-    logged: tuple[bool, ...]
-    raised: tuple[bool, ...]
-
-
-def _in_logarithms(problem: cp.Problem, parameters: Sequence[cp.Parameter], outputs: Sequence[Any]) -> _Convex:
-    """The convex form; multipliers are the same in both.
-
-    Raises:
-        cvxpy.error.DGPError: the problem is not geometric.
-    """
-    if not problem.is_dgp():
-        raise error.DGPError(f"the problem does not follow the DGP rules:\n{problem}")
-    step = Dgp2Dcp()
-    convex, inverse = step.apply(problem)
-    new_parameters = {p.id: q for p, q in step.canon_methods._parameters.items()}
-    new_variables = {v.id: w for v, w in step.canon_methods._variables.items()}
-    by_id = {c.id: c for c in convex.constraints}
-    duals: dict[int, Any] = {}
-    for constraint in problem.constraints:
-        image = by_id[inverse.cons_id_map[constraint.id]]
-        duals[id(constraint)] = image
-        duals.update(zip(map(id, constraint.dual_variables), image.dual_variables, strict=True))
-    return _Convex(
-        convex,
-        [new_parameters.get(p.id, p) for p in parameters],
-        [duals[id(v)] if id(v) in duals else new_variables[v.id] for v in outputs],
-        tuple(p.id in new_parameters for p in parameters),
-        tuple(id(v) not in duals for v in outputs),
-    )
 
 
 def _options(options: Options, solver_args: Mapping[str, Any] | None) -> Options:

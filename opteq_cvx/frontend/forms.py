@@ -82,22 +82,34 @@ def _geometric(problem: cp.Problem, wanted: Sequence[Any]) -> Form:
     if not problem.is_dgp():
         fix = "check it with problem.is_dgp(); variables and parameters of such programs are declared with pos=True"
         raise NotConvexError(message("a problem that does not follow the DGP rules", "a geometric program", fix))
-    step = Dgp2Dcp()
-    convex, inverse = step.apply(problem)
-    logarithms: dict[int, Any] = {id(q): cp.log(p) for p, q in step.canon_methods._parameters.items()}
+    own: dict[int, Any] = {}  # plain parameters stand in for ours, of whose classes the reduction knows nothing
+    for p in problem.parameters():
+        if type(p) is not cp.Parameter:
+            own[id(p)] = cp.Parameter(p.shape, name=p.name(), pos=p.is_pos(), value=p.value)
+    user = {id(own[id(p)]): p for p in problem.parameters() if id(p) in own}
+    plain = [c.tree_copy(dict(own)) for c in problem.constraints]
+    places = dict(zip((c.id for c in problem.constraints), (c.id for c in plain), strict=True))
+    step: Any = Dgp2Dcp()
+    goal = type(problem.objective)(problem.objective.args[0].tree_copy(dict(own)))
+    convex, inverse = step.apply(cp.Problem(goal, plain))
+    logarithms: dict[int, Any] = {
+        id(q): cp.log(user.get(id(p), p)) for p, q in step.canon_methods._parameters.items()
+    } | user
     objective = type(convex.objective)(convex.objective.args[0].tree_copy(dict(logarithms)))
     constraints = [c.tree_copy(dict(logarithms)) for c in convex.constraints]
     by_id = {old.id: new for old, new in zip(convex.constraints, constraints, strict=True)}
     known: dict[int, Shown] = {id(v): Shown(w, v.name(), None, "exp") for v, w in step.canon_methods._variables.items()}
     for constraint in problem.constraints:
-        image = by_id[inverse.cons_id_map[constraint.id]]
+        image = by_id[inverse.cons_id_map[places[constraint.id]]]
         known[id(constraint)] = Shown(image, text(constraint), dual=True)
         for old, new in zip(constraint.dual_variables, image.dual_variables, strict=True):
             known[id(old)] = Shown(new, old.name(), dual=True)
     for w in wanted:
         if id(w) not in known:
             found = f'the output "{text(w)}" of a geometric program'
-            raise UnsupportedError(message(found, "its variables, constraints or dual variables", "compute it in torch"))
+            raise UnsupportedError(
+                message(found, "its variables, constraints or dual variables", "compute it in torch")
+            )
     return Form(cp.Problem(objective, constraints), tuple(known[id(w)] for w in wanted))
 
 
@@ -109,7 +121,8 @@ class _Splitting(Complex2Real):
     @override
     def canonicalize_tree(self, expr: Any, real2imag: Any, leaf_map: Any) -> Any:
         self.memory = (real2imag, leaf_map)
-        return super().canonicalize_tree(expr, real2imag, leaf_map)
+        done: Any = super().canonicalize_tree(expr, real2imag, leaf_map)  # type: ignore[no-untyped-call]
+        return done
 
 
 def _real(problem: cp.Problem, wanted: Sequence[Any]) -> Form:
@@ -121,7 +134,7 @@ def _real(problem: cp.Problem, wanted: Sequence[Any]) -> Form:
     if not problem.is_dcp():
         fix = "check it with problem.is_dcp(), and each term of it"
         raise NotConvexError(message("a complex problem that does not follow the DCP rules", "a convex one", fix))
-    step = _Splitting()
+    step: Any = _Splitting()
     real, _ = step.apply(problem)
     same = {c.id: c for c in real.constraints}
     shown: list[Shown] = []
@@ -129,7 +142,9 @@ def _real(problem: cp.Problem, wanted: Sequence[Any]) -> Form:
         if isinstance(w, cp.constraints.constraint.Constraint):
             if w.id not in same or w.is_complex():
                 found = f'the multipliers of "{text(w)}", which is complex'
-                raise UnsupportedError(message(found, "real constraints among the outputs", "constrain real(…), imag(…)"))
+                raise UnsupportedError(
+                    message(found, "real constraints among the outputs", "constrain real(…), imag(…)")
+                )
             shown.append(Shown(same[w.id], text(w), dual=True))
         elif any(w is d for c in problem.constraints for d in c.dual_variables):
             found = "a dual variable of a complex program"

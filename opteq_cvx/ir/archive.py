@@ -19,7 +19,7 @@ from safetensors import numpy as safetensors
 from opteq_cvx.errors import FileError, message
 from opteq_cvx.ir.codec import Tensors, damaged
 
-SCHEMA = 3
+SCHEMA = 4
 """Version of the file's contents; raised whenever an IR class changes its fields or meaning."""
 
 FORMAT = "opteq_cvx layer"

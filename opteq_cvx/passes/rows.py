@@ -55,7 +55,7 @@ def matrix(m: LinearMap) -> sp.csr_array | None:
         case Diagonal(d=Const() as d):
             return sp.csr_array(sp.diags_array(np.broadcast_to(d.dense(), m.shape_in).reshape(-1).copy()))
         case Sparse(matrix=inner):
-            return sp.csr_array(inner)
+            return sp.csr_array(inner, copy=True)  # rows are normalized in place
         case Compose(maps=maps):
             return _fold(maps, lambda a, b: a @ b)
         case SumMap(maps=maps):

@@ -122,9 +122,7 @@ class Splitting(ABC):
         """(infeasible, unbounded) (B,), certified from the step at z; None where the map cannot tell."""
         return None
 
-    def polish(
-        self, z: Tensor, theta: Theta, prepared: Prepared, tolerance: float, steps: int
-    ) -> Polished | None:
+    def polish(self, z: Tensor, theta: Theta, prepared: Prepared, tolerance: float, steps: int) -> Polished | None:
         """A state closer to the fixed point by at most `steps` of other means; None: no such."""
         return None
 

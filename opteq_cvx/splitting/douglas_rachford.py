@@ -132,9 +132,7 @@ class DouglasRachford(Frozen, Splitting):
         return state, self._factorized(theta, sigma, metric, prepared.certificate)
 
     @override
-    def polish(
-        self, z: Tensor, theta: Theta, prepared: Prepared, tolerance: float, steps: int
-    ) -> Polished | None:
+    def polish(self, z: Tensor, theta: Theta, prepared: Prepared, tolerance: float, steps: int) -> Polished | None:
         n, m, rows = self.form.layout.n, self.form.m, z.shape[0]
         if rows * n * n * (n + m) > NEWTON_WORK or not newton.formable(self.form.blocks):
             return None

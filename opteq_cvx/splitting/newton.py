@@ -211,15 +211,7 @@ def _curvature(parts: Sequence[Block], rest: Sequence[Tensor], r: Tensor, v: Ten
             (slope,) = torch.autograd.grad(image, point, torch.ones_like(image))
             diagonal[:, start:stop] = 1.0 - slope.nan_to_num(0.0).clamp(0.0, 1.0)
             continue
-        axes = _axes(block)
-        moved = tuple(range(-len(axes), 0))
-
-        def grouped(x: Tensor, axes: tuple[int, ...] = axes, moved: tuple[int, ...] = moved) -> Tensor:
-            """(…, *event) → (…, groups, width)."""
-            x = x.movedim(axes, moved)
-            return x.reshape(*x.shape[: x.ndim - len(event)], -1, _width(block))
-
-        order = grouped(torch.arange(start, stop, device=v.device).reshape(event))
+        order = _grouped(block, torch.arange(start, stop, device=v.device).reshape(event))
         jacobian = torch.stack(list(_columns(image, point, order - start)), dim=-1).nan_to_num(0.0)
         middle = torch.eye(order.shape[1], dtype=v.dtype, device=v.device) - (jacobian + jacobian.mT) / 2
         part = k[:, order.reshape(-1)].reshape(k.shape[0], *order.shape, k.shape[2])
@@ -227,6 +219,12 @@ def _curvature(parts: Sequence[Block], rest: Sequence[Tensor], r: Tensor, v: Ten
         total = total + part.flatten(1, 2).mT @ weighted
         diagonal[:, start:stop] = 0.0
     return total + k.mT @ ((r * diagonal)[:, :, None] * k)
+
+
+def _grouped(block: Block, x: Tensor) -> Tensor:
+    """The entries of a block, in its event's shape, as (groups, width)."""
+    axes = _axes(block)
+    return x.movedim(axes, tuple(range(-len(axes), 0))).reshape(-1, _width(block))
 
 
 def _columns(image: Tensor, point: Tensor, order: Tensor) -> Iterator[Tensor]:

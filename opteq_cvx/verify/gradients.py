@@ -19,6 +19,7 @@ from opteq_cvx.verify.layers import LayerGradient, Reference
 from opteq_cvx.verify.oracle import Oracle
 from opteq_cvx.verify.report import GradientRow
 from opteq_cvx.verify.tangent import Curve, curve
+from opteq_cvx.verify.values import undressed
 
 SOLVE = (1e-10, 1e-8)
 """Tolerances of the forward solve behind a checked gradient: gradients are no better than the point they are
@@ -109,7 +110,7 @@ def layer_gradients(
     ranks = [len(p.shape) for p in layer.program.parameters if p.stage is Stage.INPUT]
     found: dict[int, dict[str, Array]] = {}
     for i, vs in cotangents.items():
-        picked = (y.reshape(-1, *y.shape[batch:])[i] for y in layer.program.affines(solution.values))
+        picked = (y.reshape(-1, *y.shape[batch:])[i] for y in undressed(layer.program, solution.values))
         pairs = [(torch.from_numpy(np.array(v)).to(device), y) for v, y in zip(vs, picked, strict=True)]
         total = torch.stack([(v * y).sum() for v, y in pairs]).sum()
         targets = [*xs, *effective.values()]

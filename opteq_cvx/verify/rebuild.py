@@ -48,7 +48,7 @@ class Rebuilt:
 
     Attributes:
         problem: Over `cp.Parameter`s with values; solve it with `verify.exact`, or hand it to cvxpylayers.
-        outputs: One variable per output of the program, in its own shape.
+        outputs: One variable per output of the program, in its own shape, then one per imaginary part.
         hoisted: What each parameter of `problem` stands for.
         dpp: Whether `problem` is DPP, so that cvxpylayers takes it.
     """
@@ -100,7 +100,9 @@ class _Builder:
         """Variables, terms, outputs, in this order."""
         self.variables = {v.name: cp.Variable(size(v.shape), name=v.name) for v in self.program.variables}
         cost = add([total(self.leaf(self.program.offset)), *(self.term(t) for t in with_squares(self.program.terms))])
-        outputs = tuple(self.output(o.value) for o in self.program.outputs)
+        wanted = self.program.outputs
+        flat = (*(o.value for o in wanted), *(o.imaginary for o in wanted if o.imaginary is not None))
+        outputs = tuple(self.output(value) for value in flat)
         goal = cp.Minimize(cost) if self.program.sign > 0 else cp.Maximize(-cost)
         problem = cp.Problem(goal, self.constraints)
         return Rebuilt(problem, outputs, tuple(self.hoisted.values()), _dpp(problem))

@@ -26,6 +26,7 @@ from opteq_cvx.verify.layers import Reference, installed
 from opteq_cvx.verify.oracle import FromProgram, Oracle, declared
 from opteq_cvx.verify.report import GradientRow, Report, SampleRow
 from opteq_cvx.verify.tied import TiedOracle, tied_oracle
+from opteq_cvx.verify.values import undressed
 
 LeafT = TypeVar("LeafT", cp.Parameter, cp.Variable)
 
@@ -205,7 +206,7 @@ def _compare(
             agreed,
             exact.note if agreed else f"the exact solver says: {exact.status.value}. {exact.note}".strip(),
         )
-    mine = tuple(_pick(v, solution, i) for v in program.affines(solution.values))
+    mine = tuple(_pick(v, solution, i) for v in undressed(program, solution.values))
     distance, unique = _distance(mine, exact, tolerance)
     variables = {name: _pick(v, solution, i) for name, v in solution.variables.items()}
     judgement = oracle.judge(values, variables) if status not in (Status.NON_FINITE_INPUT,) else None

@@ -7,9 +7,11 @@ from typing import Any
 import cvxpy as cp
 import numpy as np
 import scipy.sparse as sp
+from torch import Tensor
 
 from opteq_cvx.errors import InputError, message
 from opteq_cvx.ir.frozen import Array
+from opteq_cvx.ir.program import Program
 
 Values = Mapping[cp.Parameter, Array]
 """A value for each parameter of a problem (CVXPY leaves hash by identity, so they are safe as keys)."""
@@ -109,3 +111,10 @@ def restored(leaves: Sequence[cp.Parameter | cp.Variable]) -> Iterator[None]:
     finally:
         for leaf, value in zip(leaves, old, strict=True):
             leaf._value = value
+
+
+def undressed(program: Program, values: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Of a layer's values the affine outputs: logarithms where it returns exponentials, imaginary parts last."""
+    pairs = list(zip(program.outputs, program.affines(values), strict=True))
+    plain = (v.log() if o.function == "exp" else v.real if v.is_complex() else v for o, v in pairs)
+    return (*plain, *(v.imag for o, v in pairs if o.imaginary is not None))
