@@ -31,9 +31,10 @@ if TYPE_CHECKING:
         UnsupportedError,
     )
     from opteq_cvx.io import load, save
-    from opteq_cvx.iterate import Accelerated, Anderson, Halpern, Inertial, Plain
+    from opteq_cvx.iterate import Accelerated, Anderson, BiGSAM, Halpern, Inertial, Plain, SequentialAveraging
     from opteq_cvx.layer import EquilibriumLayer, Factors
     from opteq_cvx.record import record
+    from opteq_cvx.selection import Path
     from opteq_cvx.smoothing import Moreau, Tikhonov
     from opteq_cvx.solution import Solution
     from opteq_cvx.status import Status
@@ -44,6 +45,7 @@ __version__ = "0.1.0.dev0"
 __all__ = [
     "Accelerated",
     "Anderson",
+    "BiGSAM",
     "BlackBoxLayer",
     "CompileError",
     "CvxpyLayer",
@@ -62,8 +64,10 @@ __all__ = [
     "Moreau",
     "NotConvexError",
     "OpteqError",
+    "Path",
     "Plain",
     "Report",
+    "SequentialAveraging",
     "Solution",
     "SolveError",
     "SolveWarning",
@@ -125,9 +129,10 @@ _HOME = {
         "UnsupportedError",
     ),
     "io": ("load", "save"),
-    "iterate": ("Accelerated", "Anderson", "Halpern", "Inertial", "Plain"),
+    "iterate": ("Accelerated", "Anderson", "BiGSAM", "Halpern", "Inertial", "Plain", "SequentialAveraging"),
     "layer": ("EquilibriumLayer", "Factors"),
     "record": ("record",),
+    "selection": ("Path",),
     "smoothing": ("Moreau", "Tikhonov"),
     "solution": ("Solution",),
     "status": ("Status",),

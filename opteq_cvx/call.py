@@ -23,6 +23,8 @@ from opteq_cvx.solution import Solution, Statuses
 from opteq_cvx.splitting.contract import Splitting, Theta
 from opteq_cvx.status import Status, code
 
+SELECTED = 1e-3  # the adjoint of a selection is solved to this share of the tolerance: I − J is nearly singular
+
 
 @dataclass(frozen=True, slots=True)
 class Data:
@@ -92,17 +94,30 @@ def problem(
 
     def solve(tolerance: float, trace: Trace | None = None) -> Solve:
         return forward_solve(
-            splitting, options.iteration, tolerance=tolerance, max_steps=options.max_steps, trace=trace
+            splitting,
+            options.iteration,
+            tolerance=tolerance,
+            max_steps=options.max_steps,
+            trace=trace,
+            stage=options.select,
         )
 
     return FixedPoint(
         splitting=splitting,
         solve=solve(accuracy, trace),
-        tolerance=accuracy,
+        tolerance=accuracy if options.select is None else SELECTED * accuracy,
         prepared=None if factors is None else splitting.prepare(tuple(t.detach() for t in theta), factors),
-        record=GradientRecord(options.gradient_limit(accuracy)),
+        record=GradientRecord(_limit(options, accuracy)),
         at=solve,
     )
+
+
+def _limit(options: Options, accuracy: float) -> float | None:
+    """From which estimate a gradient's error is warned of. A selection's adjoint is long without being wrong, so that
+    the estimate is pessimistic there: then only on request."""
+    if options.select is not None and options.gradient_tolerance is None:
+        return None
+    return options.gradient_limit(accuracy)
 
 
 def start(splitting: Splitting, init: Solution | None, bound: Bound, theta: Theta) -> Tensor:

@@ -1,7 +1,7 @@
 """compile and explain: the pipeline, readable on one screen."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
@@ -11,16 +11,19 @@ from typing_extensions import override
 
 from opteq_cvx.adjoint import AdjointMode, Implicit
 from opteq_cvx.declare import Tied
-from opteq_cvx.errors import NotConvexError, message
-from opteq_cvx.frontend import read
+from opteq_cvx.errors import CompileError, NotConvexError, message
+from opteq_cvx.frontend import Reading, read
+from opteq_cvx.frontend.selected import read_selected
 from opteq_cvx.ir import printer
 from opteq_cvx.ir.frozen import Array
 from opteq_cvx.ir.param import Stage
 from opteq_cvx.ir.program import Program
-from opteq_cvx.iterate import Iteration
+from opteq_cvx.iterate import Halpern, Iteration
+from opteq_cvx.iterate.averaging import Anchoring, AveragingMethod, BiGSAM
 from opteq_cvx.layer import EquilibriumLayer
 from opteq_cvx.options import OnFailure, Options
 from opteq_cvx.plan import Plan, make_plan
+from opteq_cvx.selection import Path, SecondStage, SelectionMethod
 from opteq_cvx.smoothing import Smoothing
 from opteq_cvx.ties.equilibrium import ROUNDING, Inclusion, at
 
@@ -43,6 +46,8 @@ def compile(
     ties: Mapping[cp.Parameter, cp.Expression] | None = None,
     certify: bool = True,
     gp: bool = False,
+    select: cp.Minimize | cp.Maximize | None = None,
+    selection: SelectionMethod | Halpern | None = None,
 ) -> EquilibriumLayer:
     """Compile a convex program into an equivalent proximal fixed-point network, a `torch.nn.Module`.
 
@@ -67,6 +72,10 @@ def compile(
         certify: whether ties that are neither variational nor a monotone inclusion are refused; without it any fixed
             point is taken.
         gp: the problem is geometric: the network works with logarithms, inputs, weights and outputs are as declared.
+        select: a second objective: of all solutions the layer returns the one that minimizes it, and its gradient.
+            It may hold inputs and weights. Where it leaves ties, the point of least norm is taken.
+        selection: how it is found; default `Path()`, for every program. `Halpern()`, `BiGSAM()` and
+            `SequentialAveraging()` run on forward–backward maps with a quadratic second objective, and are polished.
 
     A complex program is solved in real and imaginary parts: parameters are real, complex outputs come as such.
 
@@ -88,6 +97,15 @@ def compile(
         gradient_tolerance=gradient_tolerance,
         certify=certify,
     )
+    if select is not None:
+        reading, stage = choose(problem, select, selection, inputs, outputs, ties)
+        if smoothing is not None or gp:
+            found, fix = "smoothing= or gp= with select=", "drop it: a selection makes the solution unique"
+            raise CompileError(message(found, "select= alone", fix))
+        chosen = replace(options, select=stage)
+        return EquilibriumLayer.from_program(reading.program, reading.initial, chosen, reading.declaration)
+    if selection is not None:
+        raise CompileError(message("selection= without select=", "a second objective", "pass select=cp.Minimize(...)"))
     reading = read(*_declared(problem, inputs, outputs, ties), gp=gp)
     if smoothing is not None:
         smoothed, targets = smoothing.apply(reading.program), Targets(reading.declaration.weights)
@@ -133,6 +151,44 @@ def _certified(found: Inclusion, weights: Mapping[str, Array]) -> None:
         raise NotConvexError(message(words, "a nonnegative margin", fix))
 
 
+def choose(
+    problem: cp.Problem | Sequence[cp.Problem] | Tied,
+    select: cp.Minimize | cp.Maximize,
+    selection: SelectionMethod | Halpern | None,
+    inputs: Sequence[cp.Parameter] | None,
+    outputs: Sequence[Any] | None,
+    ties: Mapping[cp.Parameter, cp.Expression] | None,
+) -> tuple[Reading, SecondStage]:
+    """The reading of a problem with a second objective, and that objective as the layer keeps it.
+
+    Raises:
+        CompileError: the method does not fit the second objective, or programs are tied.
+    """
+    if not isinstance(problem, cp.Problem) or ties:
+        fix = "select among the solutions of one problem"
+        raise CompileError(message("select= with tied programs", "one problem without ties", fix))
+    found = read_selected(problem, select, inputs, outputs)
+    method = Anchoring() if isinstance(selection, Halpern) else selection
+    if isinstance(selection, Halpern) and not found.isotropic:
+        fix = "use BiGSAM(), or leave selection= out"
+        raise CompileError(message(f"Halpern() with the second objective {found.text}", "c·‖u − r‖², c > 0", fix))
+    if isinstance(method, AveragingMethod) and not found.quadratic:
+        said = f"{type(method).__name__} with the second objective {found.text}"
+        raise CompileError(message(said, "a quadratic one", "leave selection= out"))
+    if isinstance(method, BiGSAM) and not found.strong:
+        said = f"BiGSAM() with the second objective {found.text}"
+        fix = "add a multiple of cp.sum_squares(u), use SequentialAveraging(), or leave selection= out"
+        raise CompileError(message(said, "a strongly convex one", fix))
+    stage = SecondStage(
+        program=found.program,
+        text=found.text,
+        summand=found.summand,
+        strong=found.strong,
+        method=method or Path(),
+    )
+    return found.reading, stage
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Targets:
     """The user's weights of a problem that was changed before it was compiled: what `write_back` writes to."""
@@ -174,12 +230,19 @@ def explain(
     ties: Mapping[cp.Parameter, cp.Expression] | None = None,
     certify: bool = True,
     gp: bool = False,
+    select: cp.Minimize | cp.Maximize | None = None,
+    selection: SelectionMethod | Halpern | None = None,
 ) -> Explanation:
     """Show the program, and the plan, that `compile` would use, without building a layer.
 
     With `trace`, the program is shown after each pass. Raises as `compile` does.
     """
-    program = read(*_declared(problem, inputs, outputs, ties), gp=gp).program
+    stage: SecondStage | None = None
+    if select is None:
+        program = read(*_declared(problem, inputs, outputs, ties), gp=gp).program
+    else:
+        reading, stage = choose(problem, select, selection, inputs, outputs, ties)
+        program = reading.program
     texts: list[tuple[str, str]] = [("read", printer.program(program))]
 
     def keep(name: str, after: Program) -> None:
@@ -187,5 +250,5 @@ def explain(
         if trace and text != texts[-1][1]:
             texts.append((name, text))
 
-    plan = make_plan(program, keep, certify=certify)
+    plan = make_plan(program, keep, certify=certify, select=stage)
     return Explanation(program, tuple(texts), plan)

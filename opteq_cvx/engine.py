@@ -10,7 +10,10 @@ from opteq_cvx.adjoint.mode import Equilibrated
 from opteq_cvx.adjoint.problem import Solve, take
 from opteq_cvx.iterate import Anderson, Inertial, Plain
 from opteq_cvx.iterate.contract import Iterate, Iteration, Map, Progress, Restrict, Stop
+from opteq_cvx.selecting import select
+from opteq_cvx.selection import SecondStage
 from opteq_cvx.splitting.contract import Certificate, Prepared, Splitting, Theta
+from opteq_cvx.splitting.selected import Selected
 from opteq_cvx.status import Status, code
 
 SMALLEST_MARGIN = 1e-3  # tolerances are divided by at most 1/this for badly conditioned programs
@@ -36,8 +39,16 @@ def forward_solve(
     max_steps: int,
     trace: Trace | None = None,
     progress: Progress | None = None,
+    stage: SecondStage | None = None,
 ) -> Solve:
     """The solve that the adjoint modes differentiate: prepare, then drive the map to a fixed point."""
+
+    if isinstance(splitting, Selected) and stage is not None:
+
+        def inside(tolerance: float, max_steps: int) -> Solve:
+            return forward_solve(splitting.inner, chosen, tolerance=tolerance, max_steps=max_steps)
+
+        return select(splitting, stage, inside, tolerance=tolerance, max_steps=max_steps)
 
     def solve(z0: Tensor, theta: Theta, prepared: Prepared | None) -> tuple[Iterate, Prepared]:
         ready = splitting.prepare(theta) if prepared is None else prepared

@@ -84,7 +84,7 @@ def option_classes() -> codec.Classes:
     stack: list[type] = [Options]
     while stack:
         cls = stack.pop()
-        if found.get(cls.__name__) is cls or _replaced(cls):
+        if found.get(cls.__name__) is cls or codec.IR.get(cls.__name__) is cls or _replaced(cls):
             continue
         stack.extend(cls.__subclasses__())
         if is_dataclass(cls) and not inspect.isabstract(cls):

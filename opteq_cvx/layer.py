@@ -66,7 +66,7 @@ class EquilibriumLayer(nn.Module):
     ) -> Self:
         """Build the layer of a program with initial weight values; needs no CVXPY."""
         leaves = tuple(p for p in program.parameters if p.stage is Stage.WEIGHT)
-        plan = make_plan(program, certify=options.certify)
+        plan = make_plan(program, certify=options.certify, select=options.select)
         return cls(plan, WeightStore(leaves, dict(weights)), options, declaration)
 
     @property
@@ -209,7 +209,8 @@ class EquilibriumLayer(nn.Module):
             variables = split(u, self.plan.layout)
             values = [call.shown(o, variables, data.env) for o in self.program.outputs]
             worth = self._objective(variables, data.env, eq.residual) if full else eq.residual
-            saddle = self._saddle(solved) if full or self.program.dual_outputs else None
+            chosen = self.options.select is not None  # a selection has no multipliers of its own
+            saddle = self._saddle(solved) if (full or self.program.dual_outputs) and not chosen else None
             duals = self._duals(solved, values, saddle)
         on_failure = "raise" if throw else self.options.on_failure
         solution = self._pack(tuple(values), variables, duals, solved, worth, bound, trace, on_failure)

@@ -9,6 +9,7 @@ from opteq_cvx.adjoint import AdjointMode, Implicit
 from opteq_cvx.errors import InputError, message
 from opteq_cvx.ir.frozen import Frozen
 from opteq_cvx.iterate import Iteration
+from opteq_cvx.selection import SecondStage
 
 OnFailure = Literal["best", "nan", "raise"]
 DEFAULT_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4}
@@ -26,6 +27,7 @@ class Options(Frozen):
     gradient_tolerance: a GradientWarning is given where a gradient's estimated relative error exceeds it; None: a
         thousand times the tolerance (the estimate is meant as an order of magnitude).
     certify: whether ties without a certificate are refused, and samples whose margin is negative fail as not convex.
+    select: the objective that chooses among several solutions, read beside the program; None: any of them.
     """
 
     tolerance: float | None = None
@@ -35,6 +37,7 @@ class Options(Frozen):
     on_failure: OnFailure = "best"
     gradient_tolerance: float | None = None
     certify: bool = True
+    select: SecondStage | None = None
 
     def __post_init__(self) -> None:
         if self.tolerance is not None and not 0 < self.tolerance < 1:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from html import escape
 
+import torch
 from typing_extensions import override
 
 from opteq_cvx import passes
@@ -13,6 +14,8 @@ from opteq_cvx.ir.frozen import Frozen
 from opteq_cvx.ir.layout import Layout
 from opteq_cvx.ir.param import Stage
 from opteq_cvx.ir.program import Program
+from opteq_cvx.maps.evaluate import Environment
+from opteq_cvx.selection import EPSILON, RIDGE, Path, SecondStage, SelectionMethod
 from opteq_cvx.splitting.blocks import Block
 from opteq_cvx.splitting.closed_form import ClosedForm, closed_form
 from opteq_cvx.splitting.contract import Splitting
@@ -21,12 +24,15 @@ from opteq_cvx.splitting.douglas_rachford import DouglasRachford
 from opteq_cvx.splitting.forward_backward import ForwardBackward
 from opteq_cvx.splitting.graph_form import GraphForm
 from opteq_cvx.splitting.multipliers import Multipliers
-from opteq_cvx.splitting.quadratic import Bounds, refuse_indefinite
+from opteq_cvx.splitting.quadratic import Bounds, QuadraticPart, refuse_indefinite
+from opteq_cvx.splitting.selected import Selected
 from opteq_cvx.splitting.structure import Structure, structure
 from opteq_cvx.ties.chosen import cyclic, monotone
 from opteq_cvx.ties.equilibrium import Inclusion, inclusion, scaled
 from opteq_cvx.ties.joint import TIES
 from opteq_cvx.ties.words import tie_lines, verdict_lines
+
+SINGULAR = 1e-10  # λ_min/λ_max of a constant quadratic from which its minimizer counts as unique
 
 WHEN = {
     Stage.CONSTANT: "once, at compile time",
@@ -85,15 +91,21 @@ class Plan(Frozen):
 Trace = Callable[[str, Program], None]
 
 
-def make_plan(program: Program, trace: Trace | None = None, *, certify: bool = True) -> Plan:
+def make_plan(
+    program: Program, trace: Trace | None = None, *, certify: bool = True, select: SecondStage | None = None
+) -> Plan:
     """Run the passes and choose a splitting: closed form, else forward–backward, else Douglas–Rachford.
 
-    Tied programs become one program where they are variational, else one monotone inclusion.
+    Tied programs become one program where they are variational, else one monotone inclusion. With `select`, the
+    splitting is that of the program with the second objective, at four strengths of it.
 
     Raises:
         NotConvexError: a constant quadratic form is indefinite.
-        CompileError: a tie that is not certified, while `certify` is on.
+        CompileError: a tie that is not certified, while `certify` is on; a selection where the solution is certified
+            unique, or a method that the splitting cannot carry.
     """
+    if select is not None:
+        return _selected(make_plan(program, trace), make_plan(select.program), select)
     if program.ties:
         return _tied(program, trace, certify=certify)
     source, program = program, passes.run(program, trace)
@@ -168,6 +180,66 @@ def _inclusion_lines(parts: Structure, refused: str, stage: Stage) -> tuple[tupl
         ("iteration", f"2 products with {n}×{n} matrices: {_si(4 * n * n)}flop a sample"),
         ("not used", f"Gauss–Seidel: {refused}"),
     )
+
+
+def _selected(first: Plan, both: Plan, select: SecondStage) -> Plan:
+    """The plan of F with a selection, from those of F and of F + εω."""
+    _refuse_unique(first, select)
+    inner = both.splitting
+    if isinstance(inner, ForwardBackward):
+        blocks, head = inner.parts.blocks, 2
+    else:
+        assert isinstance(inner, DouglasRachford)
+        blocks, head = inner.form.blocks, 4
+    if not isinstance(select.method, Path) and not isinstance(inner, ForwardBackward):
+        found = f"{type(select.method).__name__} on a {both.name} map, whose state is not the variable"
+        fix = "leave selection= out: the path selects in the variable for every splitting"
+        raise CompileError(message(found, "a forward–backward map", fix))
+    names = (EPSILON, None if select.strong else RIDGE)
+    splitting = Selected(inner, blocks, head, names, first.layout, both.layout)
+    unique = "strongly convex: one point" if select.strong else "of its minimizers the one of least norm"
+    lines = (
+        *both.lines,
+        ("selects", f"the minimizer of {select.text} over all solutions ({unique})"),
+        ("selection", _method_text(select.method)),
+    )
+    name = f"{both.name}, with a selection among solutions"
+    return Plan(first.program, splitting, name, lines, first.source, first.multipliers)
+
+
+def _method_text(method: SelectionMethod) -> str:
+    path = "u(ε) of F + εω at ε, ε/2, ε/4, ε/8, each to rounding, extrapolated to ε = 0; so are its derivatives"
+    if isinstance(method, Path):
+        return path
+    return f"{method.steps} steps of {type(method).__name__} on the map of F, then polished: {path}"
+
+
+def _refuse_unique(first: Plan, select: SecondStage) -> None:
+    """Raises CompileError where F is certified strongly convex."""
+    splitting, smooth = first.splitting, None
+    if isinstance(splitting, ForwardBackward | ClosedForm):
+        smooth = splitting.parts.smooth
+    elif isinstance(splitting, DouglasRachford):
+        smooth = splitting.form.smooth
+    modulus = None if smooth is None else _certified_modulus(smooth)
+    if modulus is not None and modulus > 0:
+        found = f"select={select.text}, but the solution is unique: the objective's curvature is at least {modulus:.3g}"
+        fix = "drop select=, or let the curvature vanish somewhere, e.g. by Weight(orthogonal=True) in I − W Wᵀ"
+        raise CompileError(message(found, "a program that may have several solutions", fix))
+
+
+def _certified_modulus(smooth: QuadraticPart) -> float | None:
+    """λ_min(P) by construction, or of a constant P; None where it is not known before the weights are."""
+    if smooth.bounds is not None:
+        return smooth.bounds.lower
+    if not smooth.quadratic or smooth.stage is not Stage.CONSTANT:
+        return None
+    p = smooth.hessian(Environment({}, torch.float64, torch.device("cpu")))
+    values = p[0] if p.ndim == 2 else torch.linalg.eigvalsh(p[0])
+    if not values.numel():
+        return None
+    low, high = float(values.min()), float(values.max())
+    return low if low > SINGULAR * high else 0.0
 
 
 def _unknowns(parts: Structure) -> tuple[str, str]:

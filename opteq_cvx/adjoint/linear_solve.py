@@ -8,11 +8,12 @@ from torch import Tensor
 from typing_extensions import override
 
 from opteq_cvx.adjoint.fold import vectorize
+from opteq_cvx.adjoint.krylov.by_parts import by_parts
 from opteq_cvx.adjoint.krylov.contract import System
 from opteq_cvx.adjoint.problem import FixedPoint, take
 from opteq_cvx.adjoint.pull import final, forward_again, pull, push, vjp
 from opteq_cvx.splitting.contract import Certificate, Prepared
-from opteq_cvx.splitting.linearization import Linearization
+from opteq_cvx.splitting.linearization import BlockDiagonal, Linearization
 
 SMALLEST_MARGIN = 1e-3  # tolerances are divided by at most 1/this for badly conditioned programs
 ROUNDING = 10.0  # no residual below this many units of rounding is asked for
@@ -148,7 +149,8 @@ def solve(
     jacobian = splitting.linearize(z, parameters, Prepared(constants, Certificate()))
     goal = accuracy(options.tolerance, modulus)
     system = System(jacobian, transposed, restrict)
-    answer = options.solver.solve(system, v.contiguous(), tolerance=goal, max_steps=options.max_steps)
+    solver = by_parts(jacobian, options.solver) if isinstance(jacobian, BlockDiagonal) else options.solver
+    answer = solver.solve(system, v.contiguous(), tolerance=goal, max_steps=options.max_steps)
     if transposed:
         problem.record.note_adjoint(v, modulus, answer, options.tolerance / goal)
     return answer.w

@@ -20,6 +20,7 @@ class Declaration:
     weights: Mapping[str, cp.Parameter]
     outputs: tuple[cp.Expression, ...]
     ties: tuple[tuple[cp.Parameter, cp.Expression], ...] = ()
+    select: cp.Minimize | cp.Maximize | None = None
 
     @property
     def problem(self) -> cp.Problem:

@@ -2,9 +2,22 @@
 
 from opteq_cvx.iterate.accelerated import Accelerated
 from opteq_cvx.iterate.anderson import Anderson
+from opteq_cvx.iterate.averaging import BiGSAM, SequentialAveraging
 from opteq_cvx.iterate.contract import Iterate, Iteration, Progress, Stop
 from opteq_cvx.iterate.halpern import Halpern
 from opteq_cvx.iterate.inertial import Inertial
 from opteq_cvx.iterate.plain import Plain
 
-__all__ = ["Accelerated", "Anderson", "Halpern", "Inertial", "Iterate", "Iteration", "Plain", "Progress", "Stop"]
+__all__ = [
+    "Accelerated",
+    "Anderson",
+    "BiGSAM",
+    "Halpern",
+    "Inertial",
+    "Iterate",
+    "Iteration",
+    "Plain",
+    "Progress",
+    "SequentialAveraging",
+    "Stop",
+]

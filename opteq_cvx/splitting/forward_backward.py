@@ -6,22 +6,26 @@ depend on it.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 from typing_extensions import override
 
 from opteq_cvx.atoms import Trait
-from opteq_cvx.ir.frozen import Frozen
+from opteq_cvx.ir.frozen import Frozen, freeze_index
 from opteq_cvx.maps.evaluate import Environment
-from opteq_cvx.splitting import blocks, infeasibility
-from opteq_cvx.splitting.contract import Prepared, Splitting, Theta
+from opteq_cvx.splitting import blocks, infeasibility, newton
+from opteq_cvx.splitting.blocks import Block
+from opteq_cvx.splitting.contract import Polished, Prepared, Splitting, Theta
 from opteq_cvx.splitting.linearization import AutogradLinearization, Linearization, SymmetricLinearization
 from opteq_cvx.splitting.quadratic import ROUNDING, spectrum
 from opteq_cvx.splitting.saddle import Proximal, Saddle
 from opteq_cvx.splitting.structure import Structure
 
+NEWTON_WORK = 4e9  # no Newton steps where one costs more flops than this
+SIGMA, RHO = 1e-8, 1.0  # of their augmented Lagrangian, relative to the largest curvature
 SETTLING = 30  # plain steps after which the iterates of an unbounded program move along a ray
 PROJECTORS = ("nonneg", "nonpos", "box", "abs", "pos")  # proxes whose derivative is 0 or 1, entry by entry
 
@@ -140,6 +144,49 @@ class ForwardBackward(Frozen, Splitting):
         eye = torch.eye(n, dtype=z.dtype, device=z.device).unsqueeze(0)
         data = (torch.diag_embed(p) if p.ndim == 2 else p, q, eye, z.new_zeros(1, n), *rest)
         return infeasibility.certify(self.parts.blocks, data, z, after - z, torch.zeros_like(z), tolerance).unbounded
+
+    @override
+    def polish(self, z: Tensor, theta: Theta, prepared: Prepared, tolerance: float, steps: int) -> Polished | None:
+        """Newton steps on an augmented Lagrangian, in the form w = u on the coordinates of the blocks."""
+        p, q, *rest = theta
+        n, parts = self.dimension, self._rows()
+        m = sum(block.index.size for block in parts)
+        if z.shape[0] * n * n * (n + m) > NEWTON_WORK or not newton.formable(parts):
+            return None
+        dense = torch.diag_embed(p) if p.ndim == 2 else p
+        picked = [torch.as_tensor(b.index.reshape(-1).copy(), device=z.device) for b in self.parts.blocks]
+        k = torch.eye(n, dtype=z.dtype, device=z.device)[torch.cat(picked)] if picked else z.new_zeros(0, n)
+        data = (dense, q, k.unsqueeze(0), z.new_zeros(1, m), *rest)
+        top = dense.diagonal(dim1=1, dim2=2).amax(dim=1, keepdim=True)
+        scale = torch.where(top > 0, top, torch.ones_like(top))
+        y = -(multiply(z, p) + q) @ k.mT
+
+        def residuals(x: Tensor, w: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            primal = (x @ k.mT - w).norm(dim=1) / x.norm(dim=1).clamp_min(1.0)
+            gradient = multiply(x, p) + q
+            dual = (gradient + y @ k).norm(dim=1) / gradient.norm(dim=1).clamp_min(1.0)
+            return primal, dual, torch.zeros_like(primal)
+
+        sigma, metric = (SIGMA * scale).expand(-1, n), (RHO * scale).expand(-1, m)
+        done = newton.finish(parts, data, sigma, metric, (z, y), residuals, tolerance=tolerance, steps=steps)
+        return Polished(done.x, done.steps, done.infeasible, done.unbounded)
+
+    def _rows(self) -> tuple[Block, ...]:
+        """The blocks on rows of their own, one after the other."""
+        out: list[Block] = []
+        start = 0
+        for block in self.parts.blocks:
+            stop = start + block.index.size
+            index = freeze_index(np.arange(start, stop).reshape(block.index.shape))
+            out.append(
+                replace(
+                    block,
+                    index=index,
+                    interval=None if block.interval is None else replace(block.interval, index=index),
+                )
+            )
+            start = stop
+        return tuple(out)
 
     @override
     def primal(self, z: Tensor, theta: Theta, prepared: Prepared) -> Tensor:

@@ -4,7 +4,7 @@ Tensors here carry no gradient: the adjoint's own derivatives go through `Splitt
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -122,3 +122,30 @@ class SymmetricLinearization(Linearization):
         if self.matrix is None or self.diagonal is None:
             return super().dense(batch, like)
         return self.diagonal[:, :, None] * self.matrix
+
+
+class BlockDiagonal(Linearization):
+    """Independent parts of one length, side by side: each may be solved alone."""
+
+    def __init__(self, parts: Sequence[Linearization], length: int) -> None:
+        self.parts, self.length = tuple(parts), length
+
+    @override
+    def matvec(self, x: Tensor) -> Tensor:
+        pieces = zip(self.parts, x.split(self.length, dim=1), strict=True)
+        return torch.cat([part.matvec(piece) for part, piece in pieces], dim=1)
+
+    @override
+    def rmatvec(self, x: Tensor) -> Tensor:
+        pieces = zip(self.parts, x.split(self.length, dim=1), strict=True)
+        return torch.cat([part.rmatvec(piece) for part, piece in pieces], dim=1)
+
+    @override
+    def dense(self, batch: int, like: Tensor) -> Tensor:
+        pieces = zip(self.parts, like.split(self.length, dim=1), strict=True)
+        blocks = [part.dense(batch, piece) for part, piece in pieces]
+        out = like.new_zeros(batch, like.shape[1], like.shape[1])
+        for i, block in enumerate(blocks):
+            at = slice(i * self.length, (i + 1) * self.length)
+            out[:, at, at] = block
+        return out

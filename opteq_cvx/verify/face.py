@@ -18,6 +18,7 @@ from opteq_cvx.ir.frozen import Array, IntArray
 from opteq_cvx.verify.cones import Chart, Fixed, Nonneg, SecondOrder, Semidefinite, Zero, charts
 from opteq_cvx.verify.cvx import add, matmul, reshape, sum_squares
 from opteq_cvx.verify.exact import Conic, solve_exact
+from opteq_cvx.verify.values import dense
 
 LIMIT = 2000
 """Largest conic problem (columns) whose null space is computed."""
@@ -25,8 +26,52 @@ LIMIT = 2000
 ACTIVE = 1e-8
 """A multiplier above ACTIVE times the largest one holds its row; polished multipliers are exact to 1e-14."""
 
+NOISE = 1e-10
+"""A multiplier below NOISE times the scale of the objective is zero, also where all of them are."""
+
 RANK = 1e-9
 """Relative singular value below which a direction counts as free."""
+
+
+@dataclass(frozen=True, slots=True)
+class SolutionSet:
+    """Every solution: each output (flat, in Fortran order) as an affine function of the coordinates of the face.
+
+    `margin` is the smallest multiplier, relative to the largest, that counts as positive: how safely the face is known.
+    """
+
+    outputs: tuple[cp.Expression, ...]
+    constraints: tuple[cp.Constraint, ...]
+    unique: bool
+    margin: float
+
+
+def solution_set(conic: Conic) -> SolutionSet | None:
+    """The solution set of an exact solve; None where it is not known. Cost: one dense SVD of the conic problem."""
+    data, point = conic.data, conic.point
+    blocks = charts(data.dims, point.s, point.z)
+    if blocks is None or data.q.size > LIMIT:
+        return None
+    A, P = data.A.toarray(), data.P.toarray()
+    threshold = max(
+        ACTIVE * float(np.abs(point.z).max(initial=0.0)), NOISE * (1.0 + float(np.abs(data.q).max(initial=0.0)))
+    )
+    fixed, kept = _faces(blocks, A, point.s, point.z, threshold)
+    free = _null_space(np.vstack([P, data.q[None], fixed]))
+    picked = [np.arange(c.start, c.stop) for c in conic.columns]
+    if not free.shape[1] or all(np.abs(free[c]).max(initial=0.0) < RANK for c in picked):
+        return SolutionSet(tuple(cp.Constant(point.x[c]) for c in picked), (), True, _margin(point.z, threshold))
+    t = cp.Variable(free.shape[1])
+    found_cones = (_constraint(k, cp.Constant(point.s[k.rows]) - cp.Constant(A[k.rows] @ free) @ t) for k in kept)
+    constraints = tuple(c for c in found_cones if c is not None)
+    outputs = tuple(cp.Constant(point.x[c]) + cp.Constant(free[c]) @ t for c in picked)
+    return SolutionSet(outputs, constraints, False, _margin(point.z, threshold))
+
+
+def _margin(z: Array, threshold: float) -> float:
+    """The smallest multiplier above the threshold of activity, relative to the largest; 1 where there is none."""
+    kept = np.abs(z)[np.abs(z) > threshold]
+    return float(kept.min() / kept.max()) if kept.size else 1.0
 
 
 def nearest(conic: Conic, targets: Sequence[Array]) -> tuple[Array, ...] | None:
@@ -35,23 +80,14 @@ def nearest(conic: Conic, targets: Sequence[Array]) -> tuple[Array, ...] | None:
 
     Cost: one dense SVD of the conic problem and one exact solve.
     """
-    data, point = conic.data, conic.point
-    blocks = charts(data.dims, point.s, point.z)
-    if blocks is None or data.q.size > LIMIT:
+    face = solution_set(conic)
+    if face is None:
         return None
-    A, P = data.A.toarray(), data.P.toarray()
-    fixed, kept = _faces(blocks, A, point.s, point.z)
-    free = _null_space(np.vstack([P, data.q[None], fixed]))
-    picked = [np.arange(c.start, c.stop) for c in conic.columns]
-    if not free.shape[1] or all(np.abs(free[c]).max(initial=0.0) < RANK for c in picked):
-        return tuple(point.x[c].reshape(t.shape, order="F") for c, t in zip(picked, targets, strict=True))
-    t = cp.Variable(free.shape[1])
-    found_cones = (_constraint(k, cp.Constant(point.s[k.rows]) - cp.Constant(A[k.rows] @ free) @ t) for k in kept)
-    constraints = [c for c in found_cones if c is not None]
-    outputs: list[cp.Expression] = [cp.Constant(point.x[c]) + cp.Constant(free[c]) @ t for c in picked]
     wanted = [target.reshape(-1, order="F") for target in targets]
-    goal = add([sum_squares(y - w) for y, w in zip(outputs, wanted, strict=True)])
-    found = solve_exact(cp.Problem(cp.Minimize(goal), constraints), outputs)
+    if face.unique:
+        return tuple(dense(y.value).reshape(t.shape, order="F") for y, t in zip(face.outputs, targets, strict=True))
+    goal = add([sum_squares(y - w) for y, w in zip(face.outputs, wanted, strict=True)])
+    found = solve_exact(cp.Problem(cp.Minimize(goal), list(face.constraints)), face.outputs)
     if not found.status.solved:
         return None
     return tuple(y.reshape(w.shape, order="F") for y, w in zip(found.outputs, targets, strict=True))
@@ -74,11 +110,10 @@ class Kept:
     image: Array
 
 
-def _faces(blocks: list[Chart], A: Array, s: Array, z: Array) -> tuple[Array, list[Kept]]:
+def _faces(blocks: list[Chart], A: Array, s: Array, z: Array, threshold: float) -> tuple[Array, list[Kept]]:
     """Rows of A d = 0 that keep s − A d in the span of the face, and what remains of the cones there."""
     held: list[Array] = [np.zeros((0, A.shape[1]))]
     kept: list[Kept] = []
-    threshold = ACTIVE * max(float(np.abs(z).max(initial=0.0)), 1e-300)
     start = 0
     for block in blocks:
         rows = np.arange(start, start + block.size)

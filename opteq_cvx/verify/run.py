@@ -26,6 +26,7 @@ from opteq_cvx.verify.layers import Reference, installed
 from opteq_cvx.verify.oracle import FromProgram, Oracle, declared
 from opteq_cvx.verify.report import GradientRow, Report, SampleRow
 from opteq_cvx.verify.tied import TiedOracle, tied_oracle
+from opteq_cvx.verify.two_stage import Second, TwoStage, TwoStageFromProgram
 from opteq_cvx.verify.values import undressed
 
 LeafT = TypeVar("LeafT", cp.Parameter, cp.Variable)
@@ -130,7 +131,7 @@ def verify(
     found: tuple[GradientRow, ...] = ()
     if gradients:
         good = [row.sample for row in rows if row.ok and exact[row.sample].status.solved]
-        use = cvxpylayers if cvxpylayers is not None else installed()
+        use = layer.options.select is None and (cvxpylayers if cvxpylayers is not None else installed())
         notes.append("gradients are compared in effective weights" + ("" if use else "; cvxpylayers was not used"))
         reference = Reference(layer.program) if use and layer.plan.has_objective else None
         found, more = check_gradients(
@@ -157,10 +158,16 @@ def _oracle(layer: EquilibriumLayer, problem: cp.Problem | None) -> Oracle:
     """The user's problem where there is one, else one rebuilt from the program."""
     declaration = layer.declaration
     if problem is None:
+        stage = layer.options.select
         if not isinstance(declaration, Declaration):
-            return FromProgram(layer.program)
+            return FromProgram(layer.program) if stage is None else TwoStageFromProgram(layer.program, stage)
         by_name = dict(zip(layer.input_names, declaration.inputs, strict=True)) | dict(declaration.weights)
-        return declared(layer.program, declaration.problem, by_name, declaration.outputs)
+        first = declared(layer.program, declaration.problem, by_name, declaration.outputs)
+        if stage is None or declaration.select is None:
+            return first
+        expr = declaration.select.args[0]
+        omega = -expr if isinstance(declaration.select, cp.Maximize) else expr
+        return TwoStage(first, Second(omega, strong=stage.strong))
     by_name = _by_name(problem.parameters(), [p.name for p in layer.program.parameters], "parameter")
     wanted = [o.name for o in layer.program.outputs]
     variables = _by_name(problem.variables(), wanted, "variable")
