@@ -10,13 +10,14 @@ also at 4 times the iterations, to show which of them grows.
 """
 
 import argparse
+import gc
 import json
-import resource
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import cvxpy as cp
 import numpy as np
@@ -115,18 +116,31 @@ def peak(workload: str, n: int, batch: int, who: str, tolerance: float = TOLERAN
 
 
 def task(workload: str, n: int, batch: int, who: str, tolerance: float) -> None:
-    """The child of `peak`: once small, to load everything, then the size asked for."""
+    """The child of `peak`: once small, to load everything, then the size asked for, from a peak that was reset."""
     torch.set_num_threads(1)
-    before = 0.0
-    for size in (1, batch):
+    found = float("nan")
+    for size in (2, batch):
+        gc.collect()
+        begin = reset_peak()
         mode = MODES.get(who, MODES["implicit"])
         setup = WORKLOADS[workload](n, size, mode, tolerance)
         v = torch.ones(size, n, dtype=torch.float64)
         run = peer(workload, n, setup, v) if who == PEER else gradient(setup, v)
         run()
-        now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        before, last = now, before
-    print(before - last)
+        found = resident("VmHWM") - begin
+    print(found)
+
+
+def reset_peak() -> float:
+    """Forget the largest resident set so far (Linux); the present one in megabytes."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return resident("VmRSS")
+
+
+def resident(key: str) -> float:
+    """VmRSS, the resident set now, or VmHWM, the largest since `reset_peak`, in megabytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(key))
 
 
 def measure(workload: str, n: int, batch: int, who: str, want: list[Tensor], count: int) -> Row:
