@@ -1,4 +1,4 @@
-"""The command `opteq`: explain, verify and train problem files, list the atoms, run the demonstration.
+"""The command `opteq`: start, explain, verify, train and time problem files, list the atoms, run the demonstration.
 
 Exit codes: 0 done and every claim holds, 1 a claim failed, 2 a mistake in call or problem, 130 interrupted.
 Heavy imports happen inside the commands: `opteq --help` needs neither torch nor CVXPY.
@@ -111,6 +111,42 @@ def train(options: argparse.Namespace) -> int:
     return INTERRUPTED if run.interrupted else DONE
 
 
+def bench(options: argparse.Namespace) -> int:
+    """Time a problem's layer at several batch sizes, beside an exact solver."""
+    import torch
+
+    from opteq_cvx.bench import bench as measure
+    from opteq_cvx.compile import compile as compile_problem
+
+    file, sizes = _problem(options)
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    layer = compile_problem(*file.declare(**sizes), tolerance=options.tolerance)
+    layer = layer.to(getattr(torch, options.dtype)).to(options.device)
+
+    def draw(n: int) -> tuple[torch.Tensor, ...]:
+        return file.sample(n, torch.Generator().manual_seed(options.seed), **sizes)
+
+    found = measure(layer, draw, batches=options.batches, repeats=options.repeats)
+    if options.json:
+        _emit({"problem": file.name, **found.to_dict()})
+    else:
+        print(f"{file.name}: {file.summary}\n\n{found}")
+    return DONE
+
+
+def new(options: argparse.Namespace) -> int:
+    """Write a problem file to start from; never over another file."""
+    from opteq_cvx.scaffold import scaffold
+
+    path = scaffold(options.path)
+    if options.json:
+        _emit({"path": str(path)})
+    else:
+        print(f"wrote {path}. Next:\n  opteq explain {path}\n  opteq verify {path}\n  opteq train {path}")
+    return DONE
+
+
 def atoms(options: argparse.Namespace) -> int:
     """List the functions with a prox of their own."""
     from opteq_cvx.atoms.table import markdown, rows
@@ -216,6 +252,20 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--devices", type=_positive, default=1)
     command.add_argument("--resume", action="store_true", help="go on with the interrupted run in --out")
     command.set_defaults(command=train)
+
+    command = commands.add_parser("bench", parents=[problem, common], help="time the layer beside an exact solver")
+    command.add_argument("--batches", type=_positive, nargs="+", default=[1, 32, 128], help="samples in one call")
+    command.add_argument("--repeats", type=_positive, default=15, help="timed calls for each (default 15)")
+    command.add_argument("--dtype", choices=("float64", "float32"), default="float64")
+    command.add_argument("--device", default="cpu", help="cpu, cuda or another device of torch (default cpu)")
+    command.add_argument("--threads", type=_positive, help="threads of torch (default its own choice)")
+    command.add_argument("--tolerance", type=float, help="of the layer (default 1e-6 in float64, 1e-4 in float32)")
+    command.add_argument("--seed", type=int, default=0, help="of the random inputs (default 0)")
+    command.set_defaults(command=bench)
+
+    command = commands.add_parser("new", parents=[common], help="write a problem file to start from")
+    command.add_argument("path", type=Path, metavar="PATH", help="the file to write, for example problems/mine.py")
+    command.set_defaults(command=new)
 
     command = commands.add_parser("atoms", parents=[common], help="list the functions with a prox of their own")
     command.set_defaults(command=atoms)

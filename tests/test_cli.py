@@ -113,3 +113,61 @@ def test_train_writes_weights_and_metrics(tmp_path: Path, capsys: pytest.Capture
 def test_train_without_its_data_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", UNIT, "--data", "mnist"]) == MISTAKE
     assert "--data-dir" in capsys.readouterr().err
+
+
+def test_a_new_problem_file_passes_the_law_of_the_gallery(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "my_layer.py"
+    assert main(["new", str(path)]) == DONE
+    assert f"opteq verify {path}" in capsys.readouterr().out
+    small = ["--size", "inputs=4", "--size", "units=5"]
+    assert main(["verify", str(path), *small, "--samples", "2"]) == DONE
+    assert main(["explain", str(path), *small]) == DONE
+    assert "My layer: u* = argmin" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("mine.txt", "not a Python file name"), ("there.py", "exists"), ("no/where.py", "no folder")]
+)
+def test_new_never_writes_over_a_file(
+    name: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "there.py").write_text("precious")
+    assert main(["new", str(tmp_path / name)]) == MISTAKE
+    assert words in capsys.readouterr().err
+    assert (tmp_path / "there.py").read_text() == "precious"
+
+
+def test_bench_reports_times_and_accuracy_at_each_batch(capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(["bench", UNIT, *SMALL, "--batches", "1", "3", "--repeats", "2", "--json"])
+    assert code == DONE
+    found = parsed(capsys)
+    assert [row["batch"] for row in found["rows"]] == [1, 3]  # type: ignore[index]
+    assert all(row["converged"] == 1.0 and row["forward"][0] > 0 for row in found["rows"])  # type: ignore[index]
+    assert found["error"] < 1e-6  # type: ignore[operator]
+    assert found["solver"] > 0  # type: ignore[operator]
+
+
+def test_bench_leaves_the_problem_as_it_was() -> None:
+    from opteq_cvx.bench import bench
+    from opteq_cvx.compile import compile as compile_problem
+    from opteq_cvx.problem_file import read_problem
+
+    file = read_problem(UNIT)
+    problem, inputs, outputs = file.declare(inputs=4, hidden=5)
+    layer = compile_problem(problem, inputs, outputs)
+    before = {p.name(): None if p.value is None else np.array(p.value) for p in problem.parameters()}
+    state = {k: v.clone() for k, v in layer.state_dict().items()}
+    import torch
+
+    bench(
+        layer,
+        lambda n: file.sample(n, torch.Generator().manual_seed(0), inputs=4, hidden=5),
+        batches=[2],
+        repeats=1,
+        checked=1,
+    )
+    for parameter in problem.parameters():
+        old = before[parameter.name()]
+        assert parameter.value is None if old is None else np.array_equal(parameter.value, old)
+    assert all((state[k] == v).all() for k, v in layer.state_dict().items())
+    assert all(p.grad is None for p in layer.parameters())
