@@ -134,8 +134,9 @@ def verify(
         use = layer.options.select is None and (cvxpylayers if cvxpylayers is not None else installed())
         notes.append("gradients are compared in effective weights" + ("" if use else "; cvxpylayers was not used"))
         reference = Reference(layer.program) if use and layer.plan.has_objective else None
+        judge = oracle.for_gradients() if isinstance(oracle, TiedOracle) else oracle
         found, more = check_gradients(
-            double, wide, {i: batch.sample(i) for i in good}, weights, oracle, exact, reference,
+            double, wide, {i: batch.sample(i) for i in good}, weights, judge, exact, reference,
             gradient_tolerance, np.random.default_rng(seed),
         )  # fmt: skip
         notes.extend(more)

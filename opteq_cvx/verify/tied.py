@@ -39,6 +39,9 @@ CERTAIN = 1e-8
 """A relative bound on ‖v − u*‖ up to which v counts as exact."""
 
 
+AGREES = "the joint program agrees with the programs at the tied values"
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """One program with its oracle, and the names of its variables in the tied program."""
@@ -108,8 +111,14 @@ class TiedOracle(Oracle):
         if gap > 1e-6 * size:
             words = f"the joint program and the programs at the tied values differ by {gap:.1e}"
             return Exact(ExactStatus.FAILED, note=words)
-        self._say("the joint program agrees with the programs at the tied values")
+        self._say(AGREES)
         return replace(exact, objective=joint.objective)
+
+    def for_gradients(self) -> Oracle:
+        """What answers for differences: the joint program where CVXPY solved it, one solve instead of many."""
+        if self.joint is not None and AGREES in self.notes:
+            return self.joint
+        return replace(self, joint=None)
 
     def _say(self, words: str) -> None:
         if words not in self.notes:
