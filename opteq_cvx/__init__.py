@@ -13,7 +13,8 @@ from typing_extensions import override
 
 if TYPE_CHECKING:
     from opteq_cvx.adjoint import EquilibriumPropagation, Implicit, Truncated, Unrolled
-    from opteq_cvx.bridge import BlackBoxLayer, CvxpyLayer
+    from opteq_cvx.bench import Bench, bench
+    from opteq_cvx.bridge import BlackBoxLayer, CvxpyLayer, register
     from opteq_cvx.compile import compile, explain
     from opteq_cvx.declare import Input, Tied, Weight, activation, average, branches, cycle, priors, tied, unit
     from opteq_cvx.energies import UnitEnergies, averaging_bound, dual_energy, unit_energies
@@ -45,6 +46,7 @@ __version__ = "0.1.0.dev0"
 __all__ = [
     "Accelerated",
     "Anderson",
+    "Bench",
     "BiGSAM",
     "BlackBoxLayer",
     "CompileError",
@@ -82,6 +84,7 @@ __all__ = [
     "activation",
     "average",
     "averaging_bound",
+    "bench",
     "branches",
     "check_atom",
     "compile",
@@ -91,6 +94,7 @@ __all__ = [
     "load",
     "priors",
     "record",
+    "register",
     "save",
     "tied",
     "unit",
@@ -100,7 +104,8 @@ __all__ = [
 
 _HOME = {
     "adjoint": ("EquilibriumPropagation", "Implicit", "Truncated", "Unrolled"),
-    "bridge": ("BlackBoxLayer", "CvxpyLayer"),
+    "bench": ("Bench", "bench"),
+    "bridge": ("BlackBoxLayer", "CvxpyLayer", "register"),
     "compile": ("compile", "explain"),
     "declare": (
         "Input",
