@@ -14,7 +14,8 @@ from typing_extensions import override
 if TYPE_CHECKING:
     from opteq_cvx.adjoint import EquilibriumPropagation, Implicit, Truncated, Unrolled
     from opteq_cvx.bench import Bench, bench
-    from opteq_cvx.bridge import BlackBoxLayer, CvxpyLayer, register
+    from opteq_cvx.bridge import BlackBoxLayer, CvxpyLayer
+    from opteq_cvx.bridge.register import register
     from opteq_cvx.compile import compile, explain
     from opteq_cvx.declare import Input, Tied, Weight, activation, average, branches, cycle, priors, tied, unit
     from opteq_cvx.energies import UnitEnergies, averaging_bound, dual_energy, unit_energies
