@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from opteq_cvx.bridge import BlackBoxLayer, CvxpyLayer
     from opteq_cvx.bridge.register import register
     from opteq_cvx.compile import compile, explain
+    from opteq_cvx.coupling import HSIC
     from opteq_cvx.declare import Input, Tied, Weight, activation, average, branches, cycle, priors, tied, unit
     from opteq_cvx.energies import UnitEnergies, averaging_bound, dual_energy, unit_energies
     from opteq_cvx.errors import (
         CompileError,
+        CouplingWarning,
         DTypeError,
         FileError,
         GradientWarning,
@@ -45,12 +47,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0.dev0"
 
 __all__ = [
+    "HSIC",
     "Accelerated",
     "Anderson",
     "Bench",
     "BiGSAM",
     "BlackBoxLayer",
     "CompileError",
+    "CouplingWarning",
     "CvxpyLayer",
     "DTypeError",
     "EquilibriumLayer",
@@ -108,6 +112,7 @@ _HOME = {
     "bench": ("Bench", "bench"),
     "bridge": ("BlackBoxLayer", "CvxpyLayer", "register"),
     "compile": ("compile", "explain"),
+    "coupling": ("HSIC",),
     "declare": (
         "Input",
         "Tied",
@@ -123,6 +128,7 @@ _HOME = {
     "energies": ("UnitEnergies", "averaging_bound", "dual_energy", "unit_energies"),
     "errors": (
         "CompileError",
+        "CouplingWarning",
         "DTypeError",
         "FileError",
         "GradientWarning",

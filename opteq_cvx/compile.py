@@ -1,5 +1,6 @@
 """compile and explain: the pipeline, readable on one screen."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
@@ -10,8 +11,9 @@ import numpy as np
 from typing_extensions import override
 
 from opteq_cvx.adjoint import AdjointMode, Implicit
+from opteq_cvx.coupling import HSIC
 from opteq_cvx.declare import Tied
-from opteq_cvx.errors import CompileError, NotConvexError, message
+from opteq_cvx.errors import CompileError, CouplingWarning, NotConvexError, message
 from opteq_cvx.frontend import Reading, read
 from opteq_cvx.frontend.selected import read_selected
 from opteq_cvx.ir import printer
@@ -46,6 +48,7 @@ def compile(
     ties: Mapping[cp.Parameter, cp.Expression] | None = None,
     certify: bool = True,
     gp: bool = False,
+    decorrelate: HSIC | None = None,
     select: cp.Minimize | cp.Maximize | None = None,
     selection: SelectionMethod | Halpern | None = None,
 ) -> EquilibriumLayer:
@@ -72,6 +75,8 @@ def compile(
         certify: whether ties that are neither variational nor a monotone inclusion are refused; without it any fixed
             point is taken.
         gp: the problem is geometric: the network works with logarithms, inputs, weights and outputs are as declared.
+        decorrelate: `HSIC(strength=...)`, a prior over the batch that enters the map as a gradient step, in training
+            only. Not convex, not certified: the plan and `stats.coupled` say so, and a CouplingWarning is given.
         select: a second objective: of all solutions the layer returns the one that minimizes it, and its gradient.
             It may hold inputs and weights. Where it leaves ties, the point of least norm is taken.
         selection: how it is found; default `Path()`, for every program. `Halpern()`, `BiGSAM()` and
@@ -96,7 +101,11 @@ def compile(
         on_failure=on_failure,
         gradient_tolerance=gradient_tolerance,
         certify=certify,
+        coupling=decorrelate,
     )
+    if decorrelate is not None:
+        text = "the prior couples the samples of a batch: what the layer computes in training is not certified"
+        warnings.warn(text, CouplingWarning, stacklevel=2)
     if select is not None:
         reading, stage = choose(problem, select, selection, inputs, outputs, ties)
         if smoothing is not None or gp:

@@ -37,6 +37,10 @@ class GradientWarning(UserWarning):
     """The estimated error of a gradient exceeds what was asked for; the text has the figures and the remedy."""
 
 
+class CouplingWarning(UserWarning):
+    """A prior couples the samples of a batch: what the layer computes in training is not convex, and not certified."""
+
+
 class OrderError(OpteqError, RuntimeError):
     """A derivative of second order through an adjoint that is exact to first order only."""
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from opteq_cvx import call
+from opteq_cvx import call, coupled
 from opteq_cvx.adjoint.envelope import Worth, envelope
 from opteq_cvx.binding import Bound, bind
 from opteq_cvx.certificate import Evidence
@@ -67,7 +67,14 @@ class EquilibriumLayer(nn.Module):
         """Build the layer of a program with initial weight values; needs no CVXPY."""
         leaves = tuple(p for p in program.parameters if p.stage is Stage.WEIGHT)
         plan = make_plan(program, certify=options.certify, select=options.select)
+        if options.coupling is not None:
+            plan = coupled.planned(plan, options.coupling)
         return cls(plan, WeightStore(leaves, dict(weights)), options, declaration)
+
+    @property
+    def _coupled(self) -> bool:
+        """Whether a prior couples the samples of this call: in training only."""
+        return self.options.coupling is not None and self.training
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -209,7 +216,7 @@ class EquilibriumLayer(nn.Module):
             variables = split(u, self.plan.layout)
             values = [call.shown(o, variables, data.env) for o in self.program.outputs]
             worth = self._objective(variables, data.env, eq.residual) if full else eq.residual
-            chosen = self.options.select is not None  # a selection has no multipliers of its own
+            chosen = self.options.select is not None or self._coupled  # neither has multipliers of its own
             saddle = self._saddle(solved) if (full or self.program.dual_outputs) and not chosen else None
             duals = self._duals(solved, values, saddle)
         on_failure = "raise" if throw else self.options.on_failure
@@ -260,6 +267,14 @@ class EquilibriumLayer(nn.Module):
         trace: Trace | None,
     ) -> call.Solved:
         data = call.evaluate(self.plan.splitting, weights, bound, self._constants)
+        if self._coupled:
+            valid = data.finite & data.bounded & bound.valid
+            start = call.start(self.plan.splitting, init, bound, data.theta)
+            goal = tolerance if tolerance is not None else self.options.tolerance_for(bound.dtype)
+            plan, eq_theta = self.plan, data.theta
+            eq, problem = coupled.equilibrate(plan.splitting, plan.layout, self.options, eq_theta, start, valid, goal)
+            eq = replace(eq, finite=eq.finite & data.bounded)
+            return call.Solved(data, eq, judge(eq, data.finite, bound.valid), problem)
         factors = prepared.factors if prepared is not None else None
         problem = call.problem(self.plan.splitting, self.options, data.theta, bound.dtype, tolerance, factors, trace)
         z0 = call.start(self.plan.splitting, init, bound, data.theta)
@@ -283,7 +298,7 @@ class EquilibriumLayer(nn.Module):
         statuses = Statuses(call.shaped(verdict.codes, bound))
         past = trace.history if trace is not None else None
         steps, residual, distance = (call.shaped(x, bound) for x in (eq.steps, eq.residual, verdict.distance))
-        stats = Stats(steps, residual, distance, past, solved.problem.record)
+        stats = Stats(steps, residual, distance, past, solved.problem.record, self._coupled)
         call.announce(statuses, on_failure, 6, residual)
         note(statuses, stats)
         return Solution(

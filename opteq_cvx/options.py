@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 
 from opteq_cvx.adjoint import AdjointMode, Implicit
+from opteq_cvx.coupling import HSIC
 from opteq_cvx.errors import InputError, message
 from opteq_cvx.ir.frozen import Frozen
 from opteq_cvx.iterate import Iteration
@@ -28,6 +29,7 @@ class Options(Frozen):
         thousand times the tolerance (the estimate is meant as an order of magnitude).
     certify: whether ties without a certificate are refused, and samples whose margin is negative fail as not convex.
     select: the objective that chooses among several solutions, read beside the program; None: any of them.
+    coupling: a prior that couples the samples of a batch, in training; not convex, not certified.
     """
 
     tolerance: float | None = None
@@ -38,6 +40,7 @@ class Options(Frozen):
     gradient_tolerance: float | None = None
     certify: bool = True
     select: SecondStage | None = None
+    coupling: HSIC | None = None
 
     def __post_init__(self) -> None:
         if self.tolerance is not None and not 0 < self.tolerance < 1:

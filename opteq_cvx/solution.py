@@ -54,6 +54,7 @@ class Stats:
 
     distance_bound: a certified bound on the distance of the state to the fixed point (inf where none is known).
     history: residuals (checks, batch), when asked for.
+    coupled: whether a prior coupled the samples: then the point is stationary, not certified a minimizer.
     gradient_error: an estimate of the gradient's relative error per sample, after a backward pass.
     """
 
@@ -62,6 +63,7 @@ class Stats:
     distance_bound: Tensor | None = None
     history: Tensor | None = None
     record: GradientRecord = field(default_factory=GradientRecord, repr=False)
+    coupled: bool = False
 
     @property
     def gradient_error(self) -> Tensor | None:

@@ -97,12 +97,12 @@ class ForwardBackward(Frozen, Splitting):
     def step(self, z: Tensor, theta: Theta, prepared: Prepared) -> Tensor:
         p, q, *rest = theta
         gamma = prepared.tensors[0]
-        return self._prox(gamma, rest)(z - gamma[:, None] * (multiply(z, p) + q))
+        return self.prox(gamma, rest)(z - gamma[:, None] * (multiply(z, p) + q))
 
     @override
     def runner(self, theta: Theta, prepared: Prepared) -> Callable[[Tensor], Tensor]:
         gamma, m, c = prepared.tensors
-        prox = self._prox(gamma, theta[2:], inplace=True)
+        prox = self.prox(gamma, theta[2:], inplace=True)
         if m.ndim == 2:
             return lambda z: prox(torch.addcmul(c, z, m))
         if m.shape[0] == 1:
@@ -111,7 +111,8 @@ class ForwardBackward(Frozen, Splitting):
         c = c.unsqueeze(1)
         return lambda z: prox(torch.baddbmm(c.expand(z.shape[0], -1, -1), z.unsqueeze(1), m).squeeze(1))
 
-    def _prox(self, gamma: Tensor, rest: Sequence[Tensor], *, inplace: bool = False) -> Callable[[Tensor], Tensor]:
+    def prox(self, gamma: Tensor, rest: Sequence[Tensor], *, inplace: bool = False) -> Callable[[Tensor], Tensor]:
+        """prox of γ times the blocks at the data `rest`."""
         parts = self.parts
         return blocks.bind(parts.blocks, parts.layout.n, gamma, rest, parts.order, inplace=inplace)
 
@@ -119,7 +120,7 @@ class ForwardBackward(Frozen, Splitting):
     def linearize(self, z: Tensor, theta: Theta, prepared: Prepared) -> Linearization:
         gamma, m, c = prepared.tensors
         v = z * m + c if m.ndim == 2 else multiply(z, m) + c
-        prox = self._prox(gamma, theta[2:])
+        prox = self.prox(gamma, theta[2:])
         matrix = torch.diag_embed(m) if m.ndim == 2 else m
         if not all(Trait.SEPARABLE in b.f.traits for b in self.parts.blocks):
             jacobian = AutogradLinearization(prox, v)

@@ -111,6 +111,8 @@ def verify(
     if cvxpylayers and not installed():
         Reference(layer.program).module()
     double = copy.deepcopy(layer).double()
+    if layer.options.coupling is not None:  # in training nothing is certified, so that nothing could be checked
+        double.eval()
     double.options = replace(layer.options, on_failure="best")
     wide = tuple(x.detach().to(torch.float64) for x in inputs)
     with torch.no_grad(), warnings.catch_warnings():
