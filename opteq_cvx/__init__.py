@@ -18,7 +18,19 @@ if TYPE_CHECKING:
     from opteq_cvx.bridge.register import register
     from opteq_cvx.compile import compile, explain
     from opteq_cvx.coupling import HSIC
-    from opteq_cvx.declare import Input, Tied, Weight, activation, average, branches, cycle, priors, tied, unit
+    from opteq_cvx.declare import (
+        Input,
+        Selecting,
+        Tied,
+        Weight,
+        activation,
+        average,
+        branches,
+        cycle,
+        priors,
+        tied,
+        unit,
+    )
     from opteq_cvx.energies import UnitEnergies, averaging_bound, dual_energy, unit_energies
     from opteq_cvx.errors import (
         CompileError,
@@ -74,6 +86,7 @@ __all__ = [
     "Path",
     "Plain",
     "Report",
+    "Selecting",
     "SequentialAveraging",
     "Solution",
     "SolveError",
@@ -115,6 +128,7 @@ _HOME = {
     "coupling": ("HSIC",),
     "declare": (
         "Input",
+        "Selecting",
         "Tied",
         "Weight",
         "activation",

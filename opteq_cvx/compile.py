@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from opteq_cvx.adjoint import AdjointMode, Implicit
 from opteq_cvx.coupling import HSIC
-from opteq_cvx.declare import Tied
+from opteq_cvx.declare import Selecting, Tied
 from opteq_cvx.errors import CompileError, CouplingWarning, NotConvexError, message
 from opteq_cvx.frontend import Reading, read
 from opteq_cvx.frontend.selected import read_selected
@@ -34,7 +34,7 @@ Wanted = cp.Expression | cp.constraints.constraint.Constraint
 
 
 def compile(
-    problem: cp.Problem | Sequence[cp.Problem] | Tied,
+    problem: cp.Problem | Sequence[cp.Problem] | Tied | Selecting,
     inputs: Sequence[cp.Parameter] | None = None,
     outputs: Sequence[Wanted] | None = None,
     *,
@@ -55,7 +55,7 @@ def compile(
     """Compile a convex program into an equivalent proximal fixed-point network, a `torch.nn.Module`.
 
     Args:
-        problem: a DCP problem (DPP is not required), several that are tied together, or a `Tied` declaration.
+        problem: a DCP problem (DPP is not required), several that are tied together, a `Tied` or a `Selecting`.
         inputs: parameters that are data of each call, in the order of the call; `oc.Input`s are found without it.
         outputs: what the layer returns: affine expressions of the variables, constraints of the problem (their
             multipliers, with CVXPY's signs; of a cone of several scalars one row for each cone) or dual variables of
@@ -93,6 +93,9 @@ def compile(
 
     Source: Xie et al., *Optimization Induced Equilibrium Networks*, arXiv 2105.13228.
     """
+    if isinstance(problem, Selecting):
+        select = problem.select if select is None else select
+        problem = problem.problem
     options = Options(
         tolerance=tolerance,
         max_steps=max_steps,
@@ -231,7 +234,7 @@ class Explanation:
 
 
 def explain(
-    problem: cp.Problem | Sequence[cp.Problem] | Tied,
+    problem: cp.Problem | Sequence[cp.Problem] | Tied | Selecting,
     inputs: Sequence[cp.Parameter] | None = None,
     outputs: Sequence[Wanted] | None = None,
     *,
@@ -246,6 +249,9 @@ def explain(
 
     With `trace`, the program is shown after each pass. Raises as `compile` does.
     """
+    if isinstance(problem, Selecting):
+        select = problem.select if select is None else select
+        problem = problem.problem
     stage: SecondStage | None = None
     if select is None:
         program = read(*_declared(problem, inputs, outputs, ties), gp=gp).program

@@ -4,12 +4,14 @@ from opteq_cvx.declare import priors
 from opteq_cvx.declare.activation import activation
 from opteq_cvx.declare.input import Input
 from opteq_cvx.declare.parameter import leaf_of
+from opteq_cvx.declare.selecting import Selecting
 from opteq_cvx.declare.tied import Tied, tied
 from opteq_cvx.declare.unit import Unit, average, branches, cycle, unit
 from opteq_cvx.declare.weight import Weight
 
 __all__ = [
     "Input",
+    "Selecting",
     "Tied",
     "Unit",
     "Weight",
