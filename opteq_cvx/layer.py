@@ -217,7 +217,8 @@ class EquilibriumLayer(nn.Module):
             values = [call.shown(o, variables, data.env) for o in self.program.outputs]
             worth = self._objective(variables, data.env, eq.residual) if full else eq.residual
             chosen = self.options.select is not None or self._coupled  # neither has multipliers of its own
-            saddle = self._saddle(solved) if (full or self.program.dual_outputs) and not chosen else None
+            wanted = (full and self.plan.dual) or self.program.dual_outputs
+            saddle = self._saddle(solved) if wanted and not chosen else None
             duals = self._duals(solved, values, saddle)
         on_failure = "raise" if throw else self.options.on_failure
         solution = self._pack(tuple(values), variables, duals, solved, worth, bound, trace, on_failure)

@@ -30,6 +30,8 @@ from opteq_cvx.splitting.structure import Structure, structure
 from opteq_cvx.ties.chosen import cyclic, monotone
 from opteq_cvx.ties.equilibrium import Inclusion, inclusion, scaled
 from opteq_cvx.ties.joint import TIES
+from opteq_cvx.ties.tilt import eliminate, outputs_without_ties
+from opteq_cvx.ties.untilted import Untilted
 from opteq_cvx.ties.words import tie_lines, verdict_lines
 
 SINGULAR = 1e-10  # λ_min/λ_max of a constant quadratic from which its minimizer counts as unique
@@ -48,7 +50,8 @@ class Plan(Frozen):
 
     `source` is the program before the passes, `multipliers` the way back to its constraints. `stage` is the latest
     stage of what `Splitting.factor` depends on. Of tied programs `program` has the ties eliminated (for variational
-    ones it is the joint program), `source` is as declared, and `inclusion` says which equilibrium it is.
+    ones it is the joint program), `source` is as declared, and `inclusion` says which equilibrium it is (None where
+    nothing is certified); `has_objective` says whether the solution minimizes that of `program`.
     """
 
     program: Program
@@ -59,16 +62,17 @@ class Plan(Frozen):
     multipliers: Multipliers
     stage: Stage = Stage.INPUT
     inclusion: Inclusion | None = None
+    has_objective: bool = True
+
+    @property
+    def dual(self) -> bool:
+        """Whether the solution has multipliers that say something: an objective's, or constraints'."""
+        return self.has_objective or bool(self.program.constraints)
 
     @property
     def layout(self) -> Layout:
         """Where each variable lies in the flat vector."""
         return Layout.of(self.program)
-
-    @property
-    def has_objective(self) -> bool:
-        """Whether the solution minimizes the objective of `program`: of tied programs, only variational ones do."""
-        return self.inclusion is None or self.inclusion.joint is not None
 
     @override
     def __str__(self) -> str:
@@ -130,8 +134,7 @@ def _tied(program: Program, trace: Trace | None, *, certify: bool) -> Plan:
     """The plan of tied programs."""
     found = inclusion(program)
     if isinstance(found, str):
-        fix = "let tied parameters enter as −⟨Cz, u⟩, or in the offset of a square"
-        raise CompileError(message(f"ties that are not certified: {found}", "affine tilts", fix))
+        return _untilted(program, trace, found, certify=certify)
     words = (*tie_lines(program), *verdict_lines(found))
     convex = found.bounds is not None and found.bounds[0] >= 0.0
     if found.joint is not None and (certify or convex):
@@ -151,10 +154,43 @@ def _tied(program: Program, trace: Trace | None, *, certify: bool) -> Plan:
     stage = found.matrix.stage
     if isinstance(sweep, Cyclic):
         lines = (*words, *_cyclic_lines(sweep))
-        return Plan(base, sweep, "Gauss–Seidel", lines, program, back, stage, found)
+        return Plan(base, sweep, "Gauss–Seidel", lines, program, back, stage, found, has_objective=False)
     splitting = monotone(found, parts, certify=certify)
     lines = (*words, *_inclusion_lines(parts, sweep, stage))
-    return Plan(base, splitting, "Peaceman–Rachford", lines, program, back, stage, found)
+    return Plan(base, splitting, "Peaceman–Rachford", lines, program, back, stage, found, has_objective=False)
+
+
+def _untilted(program: Program, trace: Trace | None, reason: str, *, certify: bool) -> Plan:
+    """The plan of ties that are no affine tilts: any fixed point, where that is asked for.
+
+    Raises:
+        CompileError: `certify` is on, or the map would need more than a step of forward–backward.
+    """
+    fix = "let tied parameters enter as −⟨Cz, u⟩ or in the offset of a square"
+    if certify:
+        words = f"{fix}, or pass certify=False to take any fixed point"
+        raise CompileError(message(f"ties that are not certified: {reason}", "affine tilts", words))
+    values, passed = eliminate(program), passes.run(program, trace)
+    parts = structure(passed)
+    if isinstance(values, str):
+        raise CompileError(message(values, "ties that are affine in the variables", fix))
+    if isinstance(parts, str) or parts.smooth.stage is Stage.TIED:
+        found = parts if isinstance(parts, str) else "a tied parameter in the quadratic part"
+        raise UnsupportedError(message(f"{reason}, and {found}", "proxes on disjoint coordinates", fix))
+    outputs = outputs_without_ties(program, values)
+    free = tuple(p for p in program.parameters if p.stage is not Stage.TIED)
+    base = replace(passed, outputs=outputs, parameters=free, constraints=(), dual_outputs=(), ties=())
+    lines = (
+        *tie_lines(program),
+        ("verdict", f"not certified: {reason}"),
+        _unknowns(parts),
+        ("update", "u ← prox(u − γ(Pu + q(z))), f and q at the tied values z of u"),
+        *_prox_lines(parts),
+        ("converges", "not known: the residual decides, sample by sample"),
+    )
+    splitting = Untilted(parts, tuple(p.name for p in free), values)
+    back = Multipliers.of(base, base)
+    return Plan(base, splitting, "uncertified fixed point", lines, program, back, has_objective=False)
 
 
 def _cyclic_lines(sweep: Cyclic) -> tuple[tuple[str, str], ...]:

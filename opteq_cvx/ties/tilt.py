@@ -79,14 +79,12 @@ def tilt(program: Program) -> Tilted | str:
             if not is_zero(value.offset):
                 rest = (*rest, linear_term(name, neg(act.apply(m, value.offset)), term))
         edits.append(((at,), rest))
-    outputs = tuple(_output(o, names, values) for o in program.outputs)
-    if None in outputs:
-        return "an output multiplies a tied parameter by a variable"
+    outputs = outputs_without_ties(program, values)
     base = replace(
         rewrite(program, edits),
         parameters=tuple(p for p in program.parameters if p.stage is not Stage.TIED),
         offset=act.zeros(()) if holds(program.offset, names) else program.offset,
-        outputs=tuple(o for o in outputs if o is not None),
+        outputs=outputs,
         ties=(),
     )
     return Tilted(base, _merged(edges), values)
@@ -171,11 +169,21 @@ def _number(m: LinearMap) -> float | None:
     return None
 
 
-def _output(output: Output, names: Collection[str], values: Mapping[str, Affine]) -> Output | None:
-    value = _with_ties(output.value, names)
+def outputs_without_ties(program: Program, values: Mapping[str, Affine]) -> tuple[Output, ...]:
+    """The outputs as functions of the variables alone.
+
+    Raises:
+        CompileError: an output multiplies a tied parameter by a variable.
+    """
+    return tuple(_output(o, values) for o in program.outputs)
+
+
+def _output(output: Output, values: Mapping[str, Affine]) -> Output:
+    value = _with_ties(output.value, values)
     if value is None:
-        return None
-    for name in names:
+        found = f'the output "{output.name}" multiplies a tied parameter by a variable'
+        raise CompileError(message(found, "outputs that are affine in both", "compute it in torch"))
+    for name in values:
         value = _substituted(value, TIED + name, values[name])
     return replace(output, value=value)
 

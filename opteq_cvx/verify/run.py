@@ -122,7 +122,7 @@ def verify(
     batch = Batch(wide, tuple(solution.status.codes.shape), layer.input_names, tuple(len(p.shape) for p in leaves))
     chosen = _chosen(samples, solution)
     weights = {name: double.weights.numpy(name) for name in double.weights.names}
-    oracle = tied_oracle(double) if problem is None and layer.plan.inclusion is not None else _oracle(layer, problem)
+    oracle = tied_oracle(double) if problem is None and layer.plan.source.ties else _oracle(layer, problem)
     notes = [f"the layer ran in float64, to a tolerance of {MARGIN * tolerance:.0e}"]
     rows: list[SampleRow] = []
     exact: dict[int, Exact] = {}

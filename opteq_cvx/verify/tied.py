@@ -27,7 +27,8 @@ from opteq_cvx.ir.program import Affine, Output
 from opteq_cvx.layer import EquilibriumLayer, Factors
 from opteq_cvx.maps.affine import affine
 from opteq_cvx.maps.evaluate import Environment
-from opteq_cvx.ties.equilibrium import ROUNDING, Inclusion
+from opteq_cvx.ties.equilibrium import ROUNDING
+from opteq_cvx.ties.untilted import Untilted
 from opteq_cvx.verify.exact import Exact, ExactStatus
 from opteq_cvx.verify.layers import environment
 from opteq_cvx.verify.oracle import Declared, FromProgram, Judgement, Oracle
@@ -61,28 +62,33 @@ class TiedOracle(Oracle):
     notes: list[str] = field(default_factory=list)
 
     @property
-    def found(self) -> Inclusion:
-        """The inclusion that the layer solves."""
-        assert self.layer.plan.inclusion is not None
-        return self.layer.plan.inclusion
+    def ties(self) -> Mapping[str, Affine]:
+        """The tied parameters as functions of the variables."""
+        splitting, found = self.layer.plan.splitting, self.layer.plan.inclusion
+        if isinstance(splitting, Untilted):
+            return splitting.ties
+        assert found is not None
+        return found.tilted.ties
 
     @override
     def solve(self, values: Mapping[str, Array]) -> Exact:
-        env = _environment(values)
-        f = env(self.found.matrix).detach()
-        margin = float(self.found.margin(f)[0])
-        norm = float(torch.linalg.matrix_norm(f, 2)[0]) if f.shape[-1] else 0.0
-        if margin < -ROUNDING * np.finfo(np.float64).eps * max(norm, 1.0) and self.layer.options.certify:
-            return Exact(ExactStatus.NOT_CONVEX, note=f"the margin of P − C is {margin:.2e}")
+        env, found = _environment(values), self.layer.plan.inclusion
+        margin = 0.0
+        if found is not None:
+            f = env(found.matrix).detach()
+            margin = float(found.margin(f)[0])
+            norm = float(torch.linalg.matrix_norm(f, 2)[0]) if f.shape[-1] else 0.0
+            if margin < -ROUNDING * np.finfo(np.float64).eps * max(norm, 1.0) and self.layer.options.certify:
+                return Exact(ExactStatus.NOT_CONVEX, note=f"the margin of P − C is {margin:.2e}")
         u = self._proposal(values)
-        tied = {name: _numpy(affine(tie, u, env)) for name, tie in self.found.tilted.ties.items()}
+        tied = {name: _numpy(affine(tie, u, env)) for name, tie in self.ties.items()}
         v: dict[str, Array] = {}
         for part in self.parts:
             answer = part.oracle.solve({**values, **tied})
             if not answer.status.solved:
                 return answer
             v.update(zip(part.names, answer.outputs, strict=True))
-        return self._exact(values, env, u, v, f, margin)
+        return self._exact(values, env, u, v, margin)
 
     def _exact(
         self,
@@ -90,7 +96,6 @@ class TiedOracle(Oracle):
         env: Environment,
         u: Mapping[str, Tensor],
         v: Mapping[str, Array],
-        f: Tensor,
         margin: float,
     ) -> Exact:
         answer = {n: torch.from_numpy(np.array(x, dtype=np.float64)).reshape(u[n].shape) for n, x in v.items()}
@@ -99,6 +104,8 @@ class TiedOracle(Oracle):
         outputs = tuple(_numpy(affine(o.value, answer, env)) for o in self.layer.program.outputs)
         status = ExactStatus.OPTIMAL if bound <= CERTAIN else ExactStatus.INACCURATE
         note = "" if bound <= CERTAIN else f"the distance to the fixed point is certified to {bound:.1e} only"
+        if self.layer.plan.inclusion is None:
+            self._say("the equilibrium is not certified: what is exact is each program at the tied values")
         exact = Exact(status, outputs, variables=tuple(v.values()), residual=bound, note=note)
         if self.joint is None:
             return exact
@@ -125,15 +132,15 @@ class TiedOracle(Oracle):
             self.notes.append(words)
 
     def _flat(self, u: Mapping[str, Tensor]) -> Tensor:
-        return torch.cat([u[name].reshape(-1) for name in self.found.layout.names])
+        return torch.cat([u[name].reshape(-1) for name in self.layer.plan.layout.names])
 
     def _distance(self, env: Environment, gap: Tensor, margin: float) -> float:
         """A bound on ‖v − u*‖ for gap = u − v."""
         if not gap.numel():
             return 0.0
-        if margin <= 0.0:
+        found = self.layer.plan.inclusion
+        if found is None or margin <= 0.0:
             return float("inf") if bool(gap.any()) else 0.0
-        found = self.found
         pieces: dict[str, Tensor] = {}
         start = 0
         for name, shape in zip(found.layout.names, found.layout.shapes, strict=True):
@@ -162,7 +169,7 @@ class TiedOracle(Oracle):
         """The joint objective, and the largest violation of a program's constraints at the tied values."""
         env = _environment(values)
         u = {n: torch.from_numpy(np.array(x, dtype=np.float64)).unsqueeze(0) for n, x in variables.items()}
-        tied = {name: _numpy(affine(tie, u, env)) for name, tie in self.found.tilted.ties.items()}
+        tied = {name: _numpy(affine(tie, u, env)) for name, tie in self.ties.items()}
         worst = 0.0
         for part in self.parts:
             own = _own_names(part, variables)

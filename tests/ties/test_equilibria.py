@@ -185,6 +185,30 @@ def test_ties_that_are_no_tilts_are_refused(make: object, words: str) -> None:
         oc.compile(cp.Problem(cp.Minimize(cost), constraints), ties={z: 0.1 * u})
 
 
+def test_a_tied_bound_without_certificate() -> None:
+    """A generalized game: the capacity of a player is what the other leaves; solved only where asked for."""
+    x = oc.Input(2, name="x")
+    u, v = cp.Variable(2, name="u"), cp.Variable(2, name="v")
+    p, q = cp.Parameter(2, name="p"), cp.Parameter(2, name="q")
+    one = cp.Problem(cp.Minimize(0.5 * cp.sum_squares(u) - x @ u), [u >= 0, u <= 1 - 0.5 * p])
+    two = cp.Problem(cp.Minimize(cp.sum_squares(v) - cp.sum(v)), [v <= q])
+    ties = {p: v, q: 0.5 * u}
+    with pytest.raises(CompileError, match="certify=False"):
+        oc.compile([one, two], ties=ties)
+    layer = oc.compile([one, two], ties=ties, outputs=[u, v], certify=False, tolerance=1e-12).double()
+    assert "not certified" in str(layer.plan)
+    values = torch.tensor([[2.0, 0.3], [0.9, -1.0]], dtype=torch.float64, requires_grad=True)
+    solution = layer.solve(values)
+    assert solution.status.all_converged
+    first, second = (t.detach().numpy() for t in solution.values)
+    np.testing.assert_allclose(first, np.clip(values.detach().numpy(), 0.0, 1 - 0.5 * second), atol=1e-10)
+    np.testing.assert_allclose(second, np.minimum(0.5, 0.5 * first), atol=1e-10)
+    assert torch.autograd.gradcheck(lambda t: layer(t), (values,))
+    report = oc.verify(layer, values, gradients=False)
+    assert report.ok, str(report)
+    assert "not certified" in str(report)
+
+
 def test_misuse_of_ties() -> None:
     u, v, z = cp.Variable(2, name="u"), cp.Variable(3, name="v"), cp.Parameter(2, name="z")
     one = cp.Problem(cp.Minimize(cp.sum_squares(u) - z @ u))
