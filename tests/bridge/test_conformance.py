@@ -5,16 +5,13 @@ from typing import Any
 
 import pytest
 
-from tests.bridge.conformance import HARD, MODULES, QUICK, Case, cases, miss
+from tests.bridge.conformance import MODULES, QUICK, Case, cases, miss
 
 
 def listed(modules: tuple[str, ...]) -> list[Any]:
     """The cases of modules, those that cannot pass as strict xfails with their reasons."""
     rows = []
     for case in (c for m in modules for c in cases(m)):
-        name = case.name.split("[")[0]
-        if name in HARD:
-            continue
         why = miss(case.name)
         marks = [] if why is None else [pytest.mark.xfail(strict=True, reason=why)]
         rows.append(pytest.param(case, id=case.name, marks=marks))
