@@ -7,7 +7,6 @@ from torch import Tensor
 from typing_extensions import override
 
 from opteq_cvx.atoms.contract import Atom, Data, Spelling, Trait
-from opteq_cvx.atoms.neg_log import NegLog
 from opteq_cvx.atoms.primitives import euclidean, indicator
 from opteq_cvx.atoms.roots import Implicit, newton
 from opteq_cvx.ir.pattern import Arg, Op, Par
@@ -18,6 +17,12 @@ def _weighted(x: Tensor, y: Tensor, alpha: Tensor) -> Tensor:
     some = (x > 0) & (y > 0)
     mean = alpha * torch.where(some, x, 1.0).log() + (1.0 - alpha) * torch.where(some, y, 1.0).log()
     return torch.where(some, mean, -torch.inf)
+
+
+def _raised(x: Tensor, k: Tensor) -> Tensor:
+    """p ≥ 0 with p − k/p = x for k ≥ 0, x of size at most 1: without cancellation on both sides of 0."""
+    root = torch.hypot(x, 2.0 * k.sqrt())
+    return torch.where(x >= 0, 0.5 * (x + root), 2.0 * k / torch.where(x >= 0, 1.0, root - x))
 
 
 def _regions(v: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -49,7 +54,7 @@ class _Projection(Implicit):
 
         def sides(u: Tensor) -> tuple[Tensor, Tensor]:
             product = u * (height - u)
-            return NegLog().prox(x, alpha * product, {}), NegLog().prox(y, (1.0 - alpha) * product, {})
+            return _raised(x, alpha * product), _raised(y, (1.0 - alpha) * product)
 
         high = 0.5 * height
         near = _weighted(*sides(high), alpha) > high.log()  # r > |z₀|/2: the unknown u is |z₀| − r, else r
