@@ -30,6 +30,21 @@ def test_level_is_the_root(generator: torch.Generator) -> None:
         torch.testing.assert_close(level(v, total, ties=ties), bisect(v, total + 100, total))
 
 
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("shape", [(1000, 9), (40, 300), (4096, 1), (1, 5000)])
+def test_level_by_passes_is_the_root(shape: tuple[int, int], scale: float, generator: torch.Generator) -> None:
+    """Large inputs, whose active set is shrunk: with ties, with a total of 0, and with an entry of −inf."""
+    v = scale * torch.randn(shape, dtype=torch.float64, generator=generator)
+    v[::3] = v[::3].round()
+    total = 5 * torch.rand((shape[0], 1), dtype=torch.float64, generator=generator)
+    total[::7] = 0.0
+    want = bisect(v, total + 100 * scale * 100, total)
+    for ties in (True, False):
+        found = level(v, total, ties=ties)
+        torch.testing.assert_close(found, want, rtol=1e-12, atol=1e-12 * max(1.0, scale))
+        assert v.shape[-1] == 1 or torch.equal(level(torch.cat([v, v - torch.inf], -1), total, ties=ties), found)
+
+
 @pytest.mark.parametrize("n", [1, 2, 9, 50])
 def test_capped_level_pours_the_total(n: int, generator: torch.Generator) -> None:
     v = torch.randn((60, n), dtype=torch.float64, generator=generator)
