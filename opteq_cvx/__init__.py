@@ -47,7 +47,16 @@ if TYPE_CHECKING:
         UnsupportedError,
     )
     from opteq_cvx.io import load, save
-    from opteq_cvx.iterate import Accelerated, Anderson, BiGSAM, Halpern, Inertial, Plain, SequentialAveraging
+    from opteq_cvx.iterate import (
+        Accelerated,
+        Anderson,
+        BiGSAM,
+        Halpern,
+        Inertial,
+        Plain,
+        RestartedHalpern,
+        SequentialAveraging,
+    )
     from opteq_cvx.layer import EquilibriumLayer, Factors
     from opteq_cvx.record import record
     from opteq_cvx.selection import Path
@@ -86,6 +95,7 @@ __all__ = [
     "Path",
     "Plain",
     "Report",
+    "RestartedHalpern",
     "Selecting",
     "SequentialAveraging",
     "Solution",
@@ -155,7 +165,16 @@ _HOME = {
         "UnsupportedError",
     ),
     "io": ("load", "save"),
-    "iterate": ("Accelerated", "Anderson", "BiGSAM", "Halpern", "Inertial", "Plain", "SequentialAveraging"),
+    "iterate": (
+        "Accelerated",
+        "Anderson",
+        "BiGSAM",
+        "Halpern",
+        "Inertial",
+        "Plain",
+        "RestartedHalpern",
+        "SequentialAveraging",
+    ),
     "layer": ("EquilibriumLayer", "Factors"),
     "record": ("record",),
     "selection": ("Path",),

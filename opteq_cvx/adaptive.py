@@ -26,12 +26,13 @@ def adaptive_solve(
     """Take z0 (B, d) to a point whose optimality error is below `stop.tolerance`, sample by sample."""
     rounds = Rounds(splitting, theta, prepared, z0)
     accuracy = max(stop.tolerance, ROUNDING * torch.finfo(z0.dtype).eps)
+    watch = not splitting.solvable(theta)
     used, length, number, changes, polish = 0, float(FIRST_ROUND), 0, 0, POLISH_STEPS
     while rounds.active.numel() and used < stop.max_steps:
         count = min(int(length), stop.max_steps - used)
         used += rounds.drive(iteration, replace(stop, tolerance=accuracy, max_steps=count, margin=None))
         number, length = number + 1, length * GROWTH
-        if rounds.active.numel() and number >= PROBES:
+        if rounds.active.numel() and number >= PROBES and watch:
             rounds.probe(max(1, int(PROBE_STEPS * count)), accuracy)
         if rounds.active.numel() and number % POLISH == 0 and used < stop.max_steps and polish <= POLISH_MOST:
             used += rounds.polish(accuracy, min(polish, stop.max_steps - used))

@@ -24,7 +24,6 @@ from opteq_cvx.splitting.multipliers import Multipliers
 from opteq_cvx.splitting.objective import objective, violation
 from opteq_cvx.splitting.saddle import Proximal, Saddle
 from opteq_cvx.splitting.structure import SMOOTH
-from opteq_cvx.splitting.system import matmul
 from opteq_cvx.status import Status, code
 
 PLAIN_STEPS = (30, 60, 120, 240, 480, 960, 1920, 3840)
@@ -110,20 +109,19 @@ class Evidence:
     @torch.no_grad()
     def _certify(self) -> Certificate:
         s, program = self.saddle, self.plan.source
-        p, q = self.theta[0], self.theta[1]
-        curved = s.x * p if p.ndim == 2 else matmul(s.x, p)
-        graph = s.part.graph
-        r = curved + q + (matmul(s.y, self.theta[2]) if graph else s.y)
-        missed = matmul(s.x, self.theta[2].mT) + self.theta[3] - s.w if graph else s.x - s.w
-        size, known = torch.linalg.vector_norm(r, dim=1), self._modulus(p)
+        theta, part = self.theta, s.part
+        curved, q = part.slope(s.x, theta)
+        r = curved + q + part.back(s.y, theta)
+        missed = part.image(s.x, theta) - s.w
+        size, known = torch.linalg.vector_norm(r, dim=1), self._modulus()
         strong = known > 0
         radius = 1.0 + torch.linalg.vector_norm(s.x, dim=1)
         loss = torch.where(strong, size**2 / (2.0 * torch.where(strong, known, 1.0)), size * radius)
         gap = (s.y * -missed).sum(1) + loss
         distance = torch.full_like(size, torch.inf)
-        if not graph:
+        if not part.graph:
             shift = torch.linalg.vector_norm(missed, dim=1)
-            r = r - (missed * p if p.ndim == 2 else matmul(missed, p))  # at w, of which y is a subgradient
+            r = r - part.slope(missed, theta)[0]  # at w, of which y is a subgradient
             exact = torch.linalg.vector_norm(r, dim=1) / torch.where(strong, known, 1.0) + shift
             distance = torch.where(strong, exact, distance)
         outside = violation(program, split(s.x, self.plan.layout), self.env)
@@ -141,13 +139,14 @@ class Evidence:
         rest = self.saddle.part.value(self.saddle.w, self.theta)
         return objective(program, split(self.saddle.x, self.plan.layout), self.env) + rest
 
-    def _modulus(self, p: Tensor) -> Tensor:
+    def _modulus(self) -> Tensor:
         """μ (B,) of the quadratic; 0 where none is known."""
-        rows = self.saddle.x.shape[0]
-        if p.ndim == 2:
-            return p.amin(1).expand(rows) if p.shape[1] else p.new_zeros(rows)
+        x, d = self.saddle.x, self.saddle.part.diagonal(self.theta)
+        rows = x.shape[0]
+        if d is not None:
+            return d.amin(1).expand(rows) if d.shape[1] else x.new_zeros(rows)
         if self.modulus is None:
-            return p.new_zeros(rows)
+            return x.new_zeros(rows)
         step = self.saddle.step
         return (self.modulus.nan_to_num(0.0) / (step if step.ndim == 1 else step[:, 0])).expand(rows)
 

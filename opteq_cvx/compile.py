@@ -27,6 +27,7 @@ from opteq_cvx.options import OnFailure, Options
 from opteq_cvx.plan import Plan, make_plan
 from opteq_cvx.selection import Path, SecondStage, SelectionMethod
 from opteq_cvx.smoothing import Smoothing
+from opteq_cvx.splitting.choice import SplittingName
 from opteq_cvx.ties.equilibrium import ROUNDING, Inclusion, at
 
 Wanted = cp.Expression | cp.constraints.constraint.Constraint
@@ -51,6 +52,7 @@ def compile(
     decorrelate: HSIC | None = None,
     select: cp.Minimize | cp.Maximize | None = None,
     selection: SelectionMethod | Halpern | None = None,
+    splitting: SplittingName | None = None,
 ) -> EquilibriumLayer:
     """Compile a convex program into an equivalent proximal fixed-point network, a `torch.nn.Module`.
 
@@ -74,6 +76,8 @@ def compile(
             for the equilibrium, in which every program is minimized at the tied values.
         certify: whether ties that are neither variational nor a monotone inclusion are refused; without it any fixed
             point is taken.
+        splitting: "closed-form", "forward-backward", "douglas-rachford" or "primal-dual" instead of the plan's choice;
+            saved with the layer.
         gp: the problem is geometric: the network works with logarithms, inputs, weights and outputs are as declared.
         decorrelate: `HSIC(strength=...)`, a prior over the batch that enters the map as a gradient step, in training
             only. Not convex, not certified: the plan and `stats.coupled` say so, and a CouplingWarning is given.
@@ -88,8 +92,9 @@ def compile(
         EquilibriumLayer: call it with one tensor per input, batch axes leading.
 
     Raises:
-        CompileError: the problem is not DCP, holds a parameter that is neither input nor weight, or an expression
-            that cannot be compiled; the message quotes it and says what to write instead.
+        CompileError: the problem is not DCP, holds a parameter that is neither input nor weight, an expression that
+            cannot be compiled, or a structure that `splitting` cannot serve; the message quotes the expression and
+            says what to write instead.
 
     Source: Xie et al., *Optimization Induced Equilibrium Networks*, arXiv 2105.13228.
     """
@@ -104,6 +109,7 @@ def compile(
         on_failure=on_failure,
         gradient_tolerance=gradient_tolerance,
         certify=certify,
+        splitting=splitting,
         coupling=decorrelate,
     )
     if decorrelate is not None:
@@ -244,6 +250,7 @@ def explain(
     gp: bool = False,
     select: cp.Minimize | cp.Maximize | None = None,
     selection: SelectionMethod | Halpern | None = None,
+    splitting: SplittingName | None = None,
 ) -> Explanation:
     """Show the program, and the plan, that `compile` would use, without building a layer.
 
@@ -265,5 +272,5 @@ def explain(
         if trace and text != texts[-1][1]:
             texts.append((name, text))
 
-    plan = make_plan(program, keep, certify=certify, select=stage)
+    plan = make_plan(program, keep, certify=certify, splitting=splitting, select=stage)
     return Explanation(program, tuple(texts), plan)

@@ -66,7 +66,7 @@ class EquilibriumLayer(nn.Module):
     ) -> Self:
         """Build the layer of a program with initial weight values; needs no CVXPY."""
         leaves = tuple(p for p in program.parameters if p.stage is Stage.WEIGHT)
-        plan = make_plan(program, certify=options.certify, select=options.select)
+        plan = make_plan(program, certify=options.certify, splitting=options.splitting, select=options.select)
         if options.coupling is not None:
             plan = coupled.planned(plan, options.coupling)
         return cls(plan, WeightStore(leaves, dict(weights)), options, declaration)

@@ -11,6 +11,7 @@ from opteq_cvx.errors import InputError, message
 from opteq_cvx.ir.frozen import Frozen
 from opteq_cvx.iterate import Iteration
 from opteq_cvx.selection import SecondStage
+from opteq_cvx.splitting.choice import SplittingName
 
 OnFailure = Literal["best", "nan", "raise"]
 DEFAULT_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4}
@@ -27,6 +28,7 @@ class Options(Frozen):
     on_failure: "best" returns a failed sample's best iterate, "nan" NaN, "raise" raises SolveError.
     gradient_tolerance: a GradientWarning is given where a gradient's estimated relative error exceeds it; None: a
         thousand times the tolerance (the estimate is meant as an order of magnitude).
+    splitting: which splitting the plan takes; None lets it choose.
     certify: whether ties without a certificate are refused, and samples whose margin is negative fail as not convex.
     select: the objective that chooses among several solutions, read beside the program; None: any of them.
     coupling: a prior that couples the samples of a batch, in training; not convex, not certified.
@@ -39,6 +41,7 @@ class Options(Frozen):
     on_failure: OnFailure = "best"
     gradient_tolerance: float | None = None
     certify: bool = True
+    splitting: SplittingName | None = None
     select: SecondStage | None = None
     coupling: HSIC | None = None
 

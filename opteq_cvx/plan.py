@@ -17,6 +17,7 @@ from opteq_cvx.ir.program import Program
 from opteq_cvx.maps.evaluate import Environment
 from opteq_cvx.selection import EPSILON, RIDGE, Path, SecondStage, SelectionMethod
 from opteq_cvx.splitting.blocks import Block
+from opteq_cvx.splitting.choice import SplittingName, checked, refused, too_dense
 from opteq_cvx.splitting.closed_form import ClosedForm, closed_form
 from opteq_cvx.splitting.contract import Splitting
 from opteq_cvx.splitting.cyclic import Cyclic
@@ -24,6 +25,7 @@ from opteq_cvx.splitting.douglas_rachford import DouglasRachford
 from opteq_cvx.splitting.forward_backward import ForwardBackward
 from opteq_cvx.splitting.graph_form import GraphForm
 from opteq_cvx.splitting.multipliers import Multipliers
+from opteq_cvx.splitting.primal_dual import PrimalDual, SaddleForm
 from opteq_cvx.splitting.quadratic import Bounds, QuadraticPart, refuse_indefinite
 from opteq_cvx.splitting.selected import Selected
 from opteq_cvx.splitting.structure import Structure, structure
@@ -96,41 +98,70 @@ Trace = Callable[[str, Program], None]
 
 
 def make_plan(
-    program: Program, trace: Trace | None = None, *, certify: bool = True, select: SecondStage | None = None
+    program: Program,
+    trace: Trace | None = None,
+    *,
+    certify: bool = True,
+    splitting: SplittingName | None = None,
+    select: SecondStage | None = None,
 ) -> Plan:
-    """Run the passes and choose a splitting: closed form, else forward–backward, else Douglas–Rachford.
+    """Run the passes and choose a splitting: closed form, else forward–backward, else Douglas–Rachford, else PDHG.
 
     Tied programs become one program where they are variational, else one monotone inclusion. With `select`, the
     splitting is that of the program with the second objective, at four strengths of it.
 
+    Args:
+        splitting: takes this one instead.
+
     Raises:
         NotConvexError: a constant quadratic form is indefinite.
-        CompileError: a tie that is not certified, while `certify` is on; a selection where the solution is certified
-            unique, or a method that the splitting cannot carry.
+        CompileError: a tie that is not certified, while `certify` is on; `splitting` does not fit; a selection where
+            the solution is certified unique, or a method that the splitting cannot carry.
     """
+    checked(splitting)
     if select is not None:
-        return _selected(make_plan(program, trace), make_plan(select.program), select)
+        first, second = make_plan(program, trace, splitting=splitting), make_plan(select.program, splitting=splitting)
+        if isinstance(second.splitting, PrimalDual):
+            if splitting is not None:
+                raise refused(splitting, "a selection needs proxes in the variable or a factorization")
+            second = make_plan(select.program, splitting="douglas-rachford")
+        return _selected(first, second, select)
     if program.ties:
-        return _tied(program, trace, certify=certify)
+        return _tied(program, trace, certify=certify, splitting=splitting)
     source, program = program, passes.run(program, trace)
-    back = Multipliers.of(source, program)
     for term in program.terms:
         if term.origin.where != TIES:
             refuse_indefinite(term)
+    back = Multipliers.of(source, program)
+    if splitting in ("douglas-rachford", "primal-dual"):
+        return _general(program, source, back, splitting, "another was asked for")
     parts = structure(program)
     if isinstance(parts, str):
-        form = GraphForm.of(program)
-        return Plan(
-            program, DouglasRachford(form), "Douglas–Rachford", _douglas_rachford_lines(form, parts), source, back
-        )
-    direct = closed_form(parts)
+        if splitting is not None:
+            raise refused(splitting, parts)
+        return _general(program, source, back, None, parts)
+    direct = closed_form(parts) if splitting != "forward-backward" else "another was asked for"
     if isinstance(direct, ClosedForm):
         return Plan(program, direct, "closed form", _closed_form_lines(parts), source, back, parts.smooth.stage)
+    if splitting == "closed-form":
+        raise refused(splitting, direct)
     lines = _forward_backward_lines(parts, direct)
     return Plan(program, ForwardBackward(parts), "forward–backward", lines, source, back, parts.smooth.stage)
 
 
-def _tied(program: Program, trace: Trace | None, *, certify: bool) -> Plan:
+def _general(program: Program, source: Program, back: Multipliers, wanted: SplittingName | None, refusal: str) -> Plan:
+    """Douglas–Rachford, or PDHG where it is asked for or a factorization is too large."""
+    saddle = SaddleForm.of(program)
+    large = too_dense(saddle.maps)
+    if wanted == "primal-dual" or (wanted is None and large is not None):
+        why = large if large is not None else "another was asked for"
+        return Plan(program, PrimalDual(saddle), "PDHG", _primal_dual_lines(saddle, refusal, why), source, back)
+    form = GraphForm.of(program)
+    lines = _douglas_rachford_lines(form, refusal)
+    return Plan(program, DouglasRachford(form), "Douglas–Rachford", lines, source, back)
+
+
+def _tied(program: Program, trace: Trace | None, *, certify: bool, splitting: SplittingName | None) -> Plan:
     """The plan of tied programs."""
     found = inclusion(program)
     if isinstance(found, str):
@@ -138,11 +169,13 @@ def _tied(program: Program, trace: Trace | None, *, certify: bool) -> Plan:
     words = (*tie_lines(program), *verdict_lines(found))
     convex = found.bounds is not None and found.bounds[0] >= 0.0
     if found.joint is not None and (certify or convex):
-        plan = make_plan(found.joint, trace)
-        splitting, strong = plan.splitting, scaled(found)
-        if isinstance(splitting, ForwardBackward) and strong > 0.0:
-            splitting = replace(splitting, strong=strong)
-        return replace(plan, splitting=splitting, lines=(*words, *plan.lines), source=program, inclusion=found)
+        plan = make_plan(found.joint, trace, splitting=splitting)
+        chosen, strong = plan.splitting, scaled(found)
+        if isinstance(chosen, ForwardBackward) and strong > 0.0:
+            chosen = replace(chosen, strong=strong)
+        return replace(plan, splitting=chosen, lines=(*words, *plan.lines), source=program, inclusion=found)
+    if splitting is not None:
+        raise refused(splitting, "ties without a joint objective have splittings of their own")
     base = passes.run(found.tilted.base, trace)
     back = Multipliers.of(found.tilted.base, base)
     parts = structure(base)
@@ -155,9 +188,9 @@ def _tied(program: Program, trace: Trace | None, *, certify: bool) -> Plan:
     if isinstance(sweep, Cyclic):
         lines = (*words, *_cyclic_lines(sweep))
         return Plan(base, sweep, "Gauss–Seidel", lines, program, back, stage, found, has_objective=False)
-    splitting = monotone(found, parts, certify=certify)
+    halves = monotone(found, parts, certify=certify)
     lines = (*words, *_inclusion_lines(parts, sweep, stage))
-    return Plan(base, splitting, "Peaceman–Rachford", lines, program, back, stage, found, has_objective=False)
+    return Plan(base, halves, "Peaceman–Rachford", lines, program, back, stage, found, has_objective=False)
 
 
 def _untilted(program: Program, trace: Trace | None, reason: str, *, certify: bool) -> Plan:
@@ -348,6 +381,28 @@ def _douglas_rachford_lines(form: GraphForm, refused: str) -> tuple[tuple[str, s
             f"2 products with K ({m}×{n}), 2 with the factor, {count}: {_si(flops)}flop a sample",
         ),
         ("not used", f"forward–backward: {refused}"),
+    )
+
+
+def _primal_dual_lines(form: SaddleForm, refused_first: str, refused_factor: str) -> tuple[tuple[str, str], ...]:
+    n, m = form.n, form.m
+    each = (f"{k} {list(s) if s else 'scalar'}" for k, s in zip(form.layout.names, form.layout.shapes, strict=True))
+    inner = [("prox", f"{b.f.name}{_weight(b)} on {b.index.size} entries: {b.origin}") for b in form.inner]
+    outer = [("prox*", f"{b.f.name}{_weight(b)} on {b.index.size} rows of Kx + b: {b.origin}") for b in form.outer]
+    absorbed = "; ".join(str(t.origin) for t in form.diagonal.quadratic) or "none"
+    forward = "; ".join(str(t.origin) for t in form.maps.quadratic) or "none"
+    return (
+        ("unknowns", f"{', '.join(each)}: {n} entries; {m} rows"),
+        ("update", "x⁺ = prox(x − T(Px + q + Kᵀy)), v = y + S(K(2x⁺ − x) + b), y⁺ = v − S prox(v/S)"),
+        ("quadratic", f"in the prox: {absorbed}; by gradient steps: {forward}"),
+        *inner,
+        *outer,
+        ("step", "T, S from the row and column sums of |K| (Pock–Chambolle), balanced per sample as x and y move"),
+        ("converges", "averaged map: converges whenever a solution with duals exists; restarts make it linear"),
+        ("factor", "none: K and P are applied through their maps, never formed"),
+        ("iteration", f"2 products with K ({m}×{n}), {len(inner) + len(outer)} proxes"),
+        ("not used", f"forward–backward: {refused_first}"),
+        ("not used", f"Douglas–Rachford: {refused_factor}"),
     )
 
 

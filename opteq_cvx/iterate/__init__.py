@@ -7,6 +7,7 @@ from opteq_cvx.iterate.contract import Iterate, Iteration, Progress, Stop
 from opteq_cvx.iterate.halpern import Halpern
 from opteq_cvx.iterate.inertial import Inertial
 from opteq_cvx.iterate.plain import Plain
+from opteq_cvx.iterate.restarted import RestartedHalpern
 
 __all__ = [
     "Accelerated",
@@ -18,6 +19,7 @@ __all__ = [
     "Iteration",
     "Plain",
     "Progress",
+    "RestartedHalpern",
     "SequentialAveraging",
     "Stop",
 ]

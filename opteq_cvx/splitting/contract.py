@@ -118,6 +118,10 @@ class Splitting(ABC):
         """Relative optimality error of the program at z (B,); adaptive splittings measure it."""
         raise NotImplementedError
 
+    def solvable(self, theta: Theta) -> bool:
+        """Whether all samples are known to have a solution, so that nobody needs to watch for infeasibility."""
+        return False
+
     def drift(self, z: Tensor, theta: Theta, prepared: Prepared, tolerance: float) -> tuple[Tensor, Tensor] | None:
         """(infeasible, unbounded) (B,), certified from the step at z; None where the map cannot tell."""
         return None

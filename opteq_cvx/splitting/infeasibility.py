@@ -42,16 +42,56 @@ def certify(
 ) -> Drift:
     """Test the drift (dx, dy) of one step, (B, n) and (B, m), at the present point w (B, m) of dom g."""
     p, q, k, b, *rest = theta
-    small = torch.finfo(w.dtype).tiny
-    y = dy / _norm(dy).clamp_min(small)[:, None]
-    x = dx / _norm(dx).clamp_min(small)[:, None]
-    support, slope, leaves = _along(blocks, rest, w, y, matmul(x, k.mT), tolerance * torch.linalg.vector_norm(k, dim=2))
-    scale = torch.maximum(_top(k.flatten(1)), torch.ones_like(q[:, 0]))
+    moved = Moved(
+        q=q,
+        b=b,
+        kx=matmul(dx, k.mT),
+        ky=matmul(dy, k),
+        px=matmul(dx, p),
+        row_size=torch.linalg.vector_norm(k, dim=2),
+        k_size=_top(k.flatten(1)),
+        p_size=_top(p.flatten(1)),
+    )
+    return judge(blocks, rest, w, dx, dy, moved, tolerance)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """The products of a drift (dx, dy) with K and P, and the sizes they are compared with.
+
+    q (1|B, n), b (1|B, m), kx = K dx (B, m), ky = Kᵀdy (B, n), px = P dx (B, n); bounds on the norms of K's rows
+    (1|B, m), and the largest entries of K and P (1|B,).
+    """
+
+    q: Tensor
+    b: Tensor
+    kx: Tensor
+    ky: Tensor
+    px: Tensor
+    row_size: Tensor
+    k_size: Tensor
+    p_size: Tensor
+
+
+def judge(
+    blocks: Sequence[Block],
+    rest: Sequence[Tensor],
+    w: Tensor,
+    dx: Tensor,
+    dy: Tensor,
+    moved: Moved,
+    tolerance: float,
+) -> Drift:
+    """As `certify`, from products that were made elsewhere; `rest` is the data of the blocks."""
+    small, q, b = torch.finfo(w.dtype).tiny, moved.q, moved.b
+    in_y, in_x = (1.0 / _norm(d).clamp_min(small)[:, None] for d in (dy, dx))
+    y, x = dy * in_y, dx * in_x
+    support, slope, leaves = _along(blocks, rest, w, y, moved.kx * in_x, tolerance * moved.row_size)
     offset = (b * y).sum(1)
     margin = tolerance * (1.0 + _norm(b.expand_as(y)))
-    primal = (_top(matmul(y, k)) <= tolerance * scale) & (offset - support > margin)
+    primal = (_top(moved.ky * in_y) <= tolerance * moved.k_size.clamp_min(1.0)) & (offset - support > margin)
     descent = (q * x).sum(1) + slope
-    curved = _top(matmul(x, p)) > tolerance * torch.maximum(_top(p.flatten(1)), torch.ones_like(q[:, 0]))
+    curved = _top(moved.px * in_x) > tolerance * moved.p_size.clamp_min(1.0)
     dual = ~curved & ~leaves & (descent < -tolerance * (1.0 + _norm(q.expand_as(x))))
     moving = (_norm(dy) > 0, _norm(dx) > 0)
     return Drift(primal & moving[0], dual & moving[1], x, y)

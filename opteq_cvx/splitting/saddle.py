@@ -23,7 +23,10 @@ SEED = 20210528  # of the probe
 
 @dataclass(frozen=True, slots=True)
 class Proximal:
-    """g as blocks on m coordinates; θ = (P, q, K, b, *data) in graph form, else w = x and θ = (P, q, *data)."""
+    """g as blocks on m coordinates; θ = (P, q, K, b, *data) in graph form, else w = x and θ = (P, q, *data).
+
+    Splittings with another θ derive their own.
+    """
 
     blocks: tuple[Block, ...]
     m: int
@@ -37,6 +40,23 @@ class Proximal:
     def prox(self, step: Tensor, theta: Sequence[Tensor]) -> Callable[[Tensor], Tensor]:
         """w = prox of v (B, m)."""
         return blocks.bind(self.blocks, self.m, step, self.data(theta), self.order)
+
+    def slope(self, x: Tensor, theta: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """(Px, q), both (1|B, n)."""
+        p = theta[0]
+        return x * p if p.ndim == 2 else matmul(x, p), theta[1]
+
+    def diagonal(self, theta: Sequence[Tensor]) -> Tensor | None:
+        """A diagonal (1|B, n) that P is not below; None where P is not split so."""
+        return theta[0] if theta[0].ndim == 2 else None
+
+    def image(self, x: Tensor, theta: Sequence[Tensor]) -> Tensor:
+        """Kx + b (B, m)."""
+        return matmul(x, theta[2].mT) + theta[3] if self.graph else x
+
+    def back(self, y: Tensor, theta: Sequence[Tensor]) -> Tensor:
+        """Kᵀy (B, n)."""
+        return matmul(y, theta[2]) if self.graph else y
 
     def value(self, w: Tensor, theta: Sequence[Tensor]) -> Tensor:
         """g(w) (B,) without its sets."""
@@ -61,10 +81,8 @@ class Saddle:
 
     def lagrangian(self, theta: Sequence[Tensor]) -> Tensor:
         """ℒ(x, y; θ) (B,), its derivative in θ that of the optimal value; equal to it at the θ of the solution."""
-        p, q = theta[0], theta[1]
-        x = self.x
-        curved = x * p if p.ndim == 2 else matmul(x, p)
-        return ((0.5 * curved + q) * x).sum(1) + self.proximal(theta)
+        curved, q = self.part.slope(self.x, theta)
+        return ((0.5 * curved + q) * self.x).sum(1) + self.proximal(theta)
 
     def shares(self, theta: Sequence[Tensor]) -> dict[int, tuple[Tensor, Tensor]]:
         """The point and the multiplier of each term's argument, both (B, *argument), by id of the term."""
@@ -84,8 +102,7 @@ class Saddle:
         gap = (((w - v) ** 2 - (self.w - v) ** 2) / t).sum(1)
         total = self.part.value(w, theta) + 0.5 * gap
         if self.part.graph:
-            k, b = theta[2], theta[3]
-            total = total + (self.y * (matmul(self.x, k.mT) + b - self.w)).sum(1)
+            total = total + (self.y * (self.part.image(self.x, theta) - self.w)).sum(1)
         return total
 
     def same_piece(self, other: "Saddle", theta: Sequence[Tensor], slack: float) -> Tensor:

@@ -5,15 +5,13 @@
 Two workloads: the OptEq unit of DESIGN section 1 (forward–backward, W, U and b trained) and a quadratic program with
 inequalities whose right-hand sides are inputs (Douglas–Rachford). The forward solve is not timed. Errors are relative,
 in the maximum norm, to the implicit gradient of a solve at 1e-12. Peak memory is the growth of the process's largest
-resident set over the second forward and backward pass of a layer that is compiled already, each in a process of its
-own whose freed blocks go back to the system at once (glibc); for the implicit and the unrolled adjoint also at more
-iterations (tolerance 1e-12, 4 times the steps), to show which of them grows.
+resident set over one forward and backward pass, each in a process of its own; for the implicit and the unrolled adjoint
+also at 4 times the iterations, to show which of them grows.
 """
 
 import argparse
 import gc
 import json
-import os
 import subprocess
 import sys
 import warnings
@@ -42,9 +40,6 @@ MODES: dict[str, AdjointMode] = {
 }
 PEER = "cvxpylayers (DIFFCP)"
 Setup = tuple[oc.EquilibriumLayer, list[Tensor]]
-Backward = Callable[[], list[Tensor]]
-RETURNING = {"MALLOC_MMAP_THRESHOLD_": "4096", "MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_TOP_PAD_": "0"}
-"""glibc maps every block above a page and unmaps it when freed: no pass hides in memory that an earlier one left."""
 
 
 def unit(n: int, batch: int, adjoint: AdjointMode, tolerance: float) -> Setup:
@@ -78,7 +73,7 @@ def quadratic(n: int, batch: int, adjoint: AdjointMode, tolerance: float) -> Set
 WORKLOADS: dict[str, Callable[[int, int, AdjointMode, float], Setup]] = {"OptEq unit": unit, "QP": quadratic}
 
 
-def gradient(setup: Setup, v: Tensor) -> Backward:
+def gradient(setup: Setup, v: Tensor) -> Callable[[], list[Tensor]]:
     """Backward alone: the graph of one forward pass, differentiated again and again."""
     layer, inputs = setup
     targets = [*inputs, *layer.parameters()]
@@ -86,39 +81,24 @@ def gradient(setup: Setup, v: Tensor) -> Backward:
     return lambda: list(torch.autograd.grad(u, targets, v, retain_graph=True))
 
 
-def peer(workload: str, n: int, setup: Setup, v: Tensor) -> Callable[[], Backward]:
-    """cvxpylayers on the same data: its forward pass, which gives its backward, factored anew each time."""
+def peer(workload: str, n: int, setup: Setup, v: Tensor) -> Callable[[], list[Tensor]]:
+    """cvxpylayers' backward on the same data, its derivatives factored anew each time as in training."""
     from cvxpylayers.torch import CvxpyLayer
 
     layer, inputs = setup
     if workload == "QP":
         problem, parameters, variables = program(n)
-        quadratic_layer = CvxpyLayer(problem, parameters=parameters, variables=variables)
-
-        def solve_program() -> Backward:
-            (u,) = quadratic_layer(*inputs)
-            return lambda: list(torch.autograd.grad(u, inputs, v, retain_graph=True))
-
-        return solve_program
+        theirs = CvxpyLayer(problem, parameters=parameters, variables=variables)
+        (u,) = theirs(*inputs)
+        return lambda: list(torch.autograd.grad(u, inputs, v, retain_graph=True))
     w, u_in, b = (layer.weights.value(k).detach().requires_grad_() for k in ("W", "U", "b"))
     factor, c, x = cp.Parameter((n, n)), cp.Parameter(n), cp.Variable(n, nonneg=True)
-    unit_layer = CvxpyLayer(
+    theirs = CvxpyLayer(
         cp.Problem(cp.Minimize(0.5 * cp.sum_squares(factor @ x) - c @ x)), parameters=[factor, c], variables=[x]
     )
-
-    def solve_unit() -> Backward:
-        root = torch.linalg.cholesky(torch.eye(n, dtype=w.dtype) - w @ w.T).T
-        (u,) = unit_layer(root, inputs[0] @ u_in.T + b)
-        return lambda: list(torch.autograd.grad(u, [inputs[0], w, u_in, b], v, retain_graph=True))
-
-    return solve_unit
-
-
-def contender(workload: str, n: int, batch: int, who: str, tolerance: float) -> Callable[[], Backward]:
-    """A compiled layer's forward pass, which gives its backward."""
-    setup = WORKLOADS[workload](n, batch, MODES.get(who, MODES["implicit"]), tolerance)
-    v = torch.ones(batch, n, dtype=torch.float64)
-    return peer(workload, n, setup, v) if who == PEER else lambda: gradient(setup, v)
+    root = torch.linalg.cholesky(torch.eye(n, dtype=w.dtype) - w @ w.T).T
+    (u,) = theirs(root, inputs[0] @ u_in.T + b)
+    return lambda: list(torch.autograd.grad(u, [inputs[0], w, u_in, b], v, retain_graph=True))
 
 
 def error(got: list[Tensor], want: list[Tensor], count: int) -> float:
@@ -131,19 +111,24 @@ def peak(workload: str, n: int, batch: int, who: str, tolerance: float = TOLERAN
     """Megabytes by which one forward and backward pass raises the resident set of a fresh process."""
     task = json.dumps([workload, n, batch, who, tolerance])
     command = [sys.executable, "-m", "tests.benchmarks.adjoints", "--task", task]
-    found = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | RETURNING)
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(found.stdout.strip().splitlines()[-1])
 
 
 def task(workload: str, n: int, batch: int, who: str, tolerance: float) -> None:
-    """The child of `peak`: a pass that loads and caches what is loaded once, then one from a peak that was reset."""
+    """The child of `peak`: once small, to load everything, then the size asked for, from a peak that was reset."""
     torch.set_num_threads(1)
-    forward = contender(workload, n, batch, who, tolerance)
-    forward()()
-    gc.collect()
-    begin = reset_peak()
-    forward()()
-    print(resident("VmHWM") - begin)
+    found = float("nan")
+    for size in (2, batch):
+        gc.collect()
+        begin = reset_peak()
+        mode = MODES.get(who, MODES["implicit"])
+        setup = WORKLOADS[workload](n, size, mode, tolerance)
+        v = torch.ones(size, n, dtype=torch.float64)
+        run = peer(workload, n, setup, v) if who == PEER else gradient(setup, v)
+        run()
+        found = resident("VmHWM") - begin
+    print(found)
 
 
 def reset_peak() -> float:
@@ -160,14 +145,16 @@ def resident(key: str) -> float:
 
 def measure(workload: str, n: int, batch: int, who: str, want: list[Tensor], count: int) -> Row:
     """One row: time of backward, accuracy, memory."""
-    run = contender(workload, n, batch, who, TOLERANCE)()
+    setup = WORKLOADS[workload](n, batch, MODES.get(who, MODES["implicit"]), TOLERANCE)
+    v = torch.ones(batch, n, dtype=torch.float64)
+    run = peer(workload, n, setup, v) if who == PEER else gradient(setup, v)
     found = run()
     times = timed(run, repeats=7, warm=1, budget_s=20.0)
     megabytes = peak(workload, n, batch, who)
-    note = f"peak {megabytes:.2f} MB"
+    note = f"peak {megabytes:.1f} MB"
     if who in ("implicit", "unrolled, 100 steps"):
         longer = (who, 1e-12) if who == "implicit" else ("unrolled, 400 steps", TOLERANCE)
-        note += f", at more iterations {peak(workload, n, batch, *longer):.2f} MB"
+        note += f", at more iterations {peak(workload, n, batch, *longer):.1f} MB"
     extra = {"peak_mb": megabytes}
     wrong = error(found, want, count)
     return Row(workload, who, f"n={n}", batch, "float64", *times, float("nan"), wrong, note, extra)

@@ -10,6 +10,7 @@ from opteq_cvx.iterate.contract import Iterate, Iteration, Stop
 from opteq_cvx.iterate.halpern import Halpern
 from opteq_cvx.iterate.inertial import Inertial
 from opteq_cvx.iterate.plain import Plain
+from opteq_cvx.iterate.restarted import RestartedHalpern
 from tests.iterate.maps import Unit, affine_solution, relu_solution, symmetric
 
 D, B = 12, 24
@@ -19,6 +20,7 @@ FAST = [  # with the ceilings of steps for the affine and the relu unit
     pytest.param(Plain(relaxation=0.7), (300, 250), id="mann"),
     pytest.param(Accelerated(), (80, 70), id="accelerated"),
     pytest.param(Inertial(), (110, 90), id="inertial"),
+    pytest.param(RestartedHalpern(), (700, 700), id="restarted"),
     pytest.param(Anderson(), (30, 30), id="anderson"),
     pytest.param(Anderson(memory=3), (70, 65), id="anderson3"),
     pytest.param(Anderson(memory=5, relaxation=0.5), (55, 75), id="anderson_relaxed"),

@@ -1,0 +1,404 @@
+"""PDHG (Chambolle–Pock, Condat–Vũ) on min ½xᵀ(D + P)x + qᵀx + f(x) + g(Kx + b), K and P only ever multiplied with.
+
+With T = 1/(ωνC + sG), S = ω/R (C, R, G column and row sums of |K| and row sums of |P|, ω the primal weight):
+    x⁺ = prox_{T(½⟨x, Dx⟩ + f)}(x − T(Px + q + Kᵀy)),   v = y + S(K(2x⁺ − x) + b),   y⁺ = v − S prox_{g/S}(v/S).
+D is the diagonal of separable quadratics, which the prox absorbs; f is separable on disjoint coordinates. At a fixed
+point x solves the program and y are the duals of Kx + b. The state is (x/√T, y/√S).
+Convergence: T⁻¹ − KᵀSK ⪰ P makes the map 2/3-averaged (½ without P), by the Schur test νC ⪰ KᵀR⁻¹K and G ⪰ P for
+ν = s = 1, and by power iteration, with a margin, for smaller ones.
+Sources: Pock & Chambolle, *Diagonal preconditioning*, ICCV 2011; Condat, JOTA 158 (2013), theorem 3.1.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from opteq_cvx.atoms import Trait, atom
+from opteq_cvx.errors import UnsupportedError, message
+from opteq_cvx.ir.frozen import Frozen, FrozenDict, IntArray, freeze_index, size
+from opteq_cvx.ir.layout import Layout
+from opteq_cvx.ir.program import Program, Term
+from opteq_cvx.maps.evaluate import Environment
+from opteq_cvx.splitting import blocks, infeasibility
+from opteq_cvx.splitting.blocks import Block, blocks_of
+from opteq_cvx.splitting.contract import Certificate, Prepared, Splitting, Theta
+from opteq_cvx.splitting.operators import Maps, Products
+from opteq_cvx.splitting.power import largest
+from opteq_cvx.splitting.quadratic import QuadraticPart
+from opteq_cvx.splitting.saddle import Proximal, Saddle
+from opteq_cvx.splitting.structure import SMOOTH, Structure
+
+EXTREME = 1e6  # ω never moves further than this from 1
+REBALANCE = 1.5  # ω changes when primal and dual residuals differ by more than the square of this
+MARGIN = 1.05  # above what power iteration finds of ν and s, which the Schur test bounds by 1
+FIXED = 3  # tensors of θ before the blocks: q, b, D
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SaddleForm(Frozen):
+    """A program as D, P, q, f on coordinates (`inner`) and g on the rows of Kx + b (`outer`, rows in order)."""
+
+    layout: Layout
+    smooth: QuadraticPart
+    diagonal: QuadraticPart
+    maps: Maps
+    sizes: Maps
+    inner: tuple[Block, ...]
+    outer: tuple[Block, ...]
+    order: IntArray | None
+
+    @staticmethod
+    def of(program: Program) -> "SaddleForm":
+        """Separable terms of single coordinates go to f as long as they do not overlap, all others to g."""
+        layout = Layout.of(program)
+        quadratic = tuple(t for t in program.terms if t.atom in SMOOTH)
+        linear = tuple(t for t in program.terms if t.atom == "linear")
+        plain = tuple(t for t in quadratic if QuadraticPart(layout, (t,), ()).diagonal)
+        curved = tuple(t for t in quadratic if not any(t is p for p in plain))
+        inner, rows = _separated(tuple(t for t in program.terms if t.atom not in (*SMOOTH, "linear")), layout)
+        outer, start = [], 0
+        for term in rows:
+            count = size(term.arg.shape)
+            index = np.arange(start, start + count).reshape(term.arg.shape)
+            f = atom(term.atom).from_static(term.static)
+            data = FrozenDict(term.data)
+            outer.append(Block(f, freeze_index(index), term.origin, weight=term.weight, data=data, term=term))
+            start += count
+        maps = Maps(layout, rows, curved)
+        return SaddleForm(
+            layout,
+            QuadraticPart(layout, quadratic, linear),
+            QuadraticPart(layout, plain, ()),
+            maps,
+            maps.magnitudes,
+            inner,
+            tuple(outer),
+            blocks.inverse_order(inner, layout.n),
+        )
+
+    @property
+    def n(self) -> int:
+        """The number of coordinates."""
+        return self.layout.n
+
+    @property
+    def m(self) -> int:
+        """The number of rows."""
+        return self.maps.m
+
+    @property
+    def joint(self) -> tuple[Block, ...]:
+        """g's blocks on rows 0 … m − 1, then f's on rows m + coordinate."""
+        return (*self.outer, *(replace(b, index=freeze_index(b.index + self.m)) for b in self.inner))
+
+
+def _separated(terms: tuple[Term, ...], layout: Layout) -> tuple[tuple[Block, ...], tuple[Term, ...]]:
+    """(blocks of f, terms of g)."""
+    chosen: tuple[Term, ...] = ()
+    found: tuple[Block, ...] = ()
+    rest: list[Term] = []
+    for term in terms:
+        separable = Trait.SEPARABLE in atom(term.atom).from_static(term.static).traits
+        tried = blocks_of((*chosen, term), layout) if separable else None
+        if isinstance(tried, tuple):
+            chosen, found = (*chosen, term), tried
+        else:
+            rest.append(term)
+    return found, tuple(rest)
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """x and u ≈ x (B, n), w and y ∈ ∂g(w) (B, m), normal ∈ ∂f(u) (B, n), and Kx, Kᵀy, (D + P)x."""
+
+    x: Tensor
+    u: Tensor
+    w: Tensor
+    y: Tensor
+    normal: Tensor
+    kx: Tensor
+    ky: Tensor
+    px: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixFree(Proximal):
+    """g on the rows of Kx + b, then f on x itself; θ as `PrimalDual` has it."""
+
+    map: "PrimalDual"
+
+    @override
+    def data(self, theta: Sequence[Tensor]) -> Sequence[Tensor]:
+        inner, outer, _ = self.map.parts(tuple(theta))
+        return (*outer, *inner)
+
+    @override
+    def slope(self, x: Tensor, theta: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        return self.map.products(tuple(theta)).curved(x) + theta[2] * x, theta[0]
+
+    @override
+    def diagonal(self, theta: Sequence[Tensor]) -> Tensor | None:
+        return theta[2]
+
+    @override
+    def image(self, x: Tensor, theta: Sequence[Tensor]) -> Tensor:
+        return torch.cat([self.map.products(tuple(theta)).image(x) + theta[1], x], dim=1)
+
+    @override
+    def back(self, y: Tensor, theta: Sequence[Tensor]) -> Tensor:
+        m = self.map.form.m
+        return self.map.products(tuple(theta)).back(y[:, :m]) + y[:, m:]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PrimalDual(Frozen, Splitting):
+    """theta = (q, b, D, *data of f, *data of g, *coefficients); prepared = (T₀, S₀, sG, ω), T, S as above."""
+
+    form: SaddleForm
+
+    @property
+    @override
+    def dimension(self) -> int:
+        return self.form.n + self.form.m
+
+    @property
+    @override
+    def adaptive(self) -> bool:
+        return True
+
+    @property
+    @override
+    def unlimited(self) -> tuple[bool, ...]:
+        flags = (u for b in (*self.form.inner, *self.form.outer) for u in b.unlimited)
+        return (*(False for _ in range(FIXED)), *flags)
+
+    @override
+    def theta(self, env: Environment) -> Theta:
+        form = self.form
+        data = (form.smooth.gradient_at_zero(env), form.maps.offset(env), form.diagonal.hessian(env))
+        return (*data, *blocks.evaluate((*form.inner, *form.outer), env), *form.maps.tensors(env))
+
+    @override
+    def prepare(self, theta: Theta, factors: Theta | None = None) -> Prepared:
+        form, tape, like = self.form, self.parts(theta)[2], theta[0]
+        sizes = form.sizes.bind(tuple(t.abs() for t in tape))
+        r = sizes.image(like.new_ones(1, form.n))
+        for block in form.outer:  # one step for all rows of a function that is not separable
+            if Trait.SEPARABLE not in block.f.traits and block.index.size:
+                r = _leveled(r, int(block.index.min()), int(block.index.max()) + 1)
+        r = torch.where(r > 0, r, torch.ones_like(r))
+        c = sizes.back(torch.ones_like(r))  # after leveling the Schur test still holds: r only grew
+        g = sizes.curved(like.new_ones(1, form.n))
+        products = form.maps.bind(tape)
+        c, g = self._sharpened(products, r, c, g)
+        return Prepared((c, 1.0 / r, g, like.new_ones(1, 1)), self._certificate(theta))
+
+    def _sharpened(self, products: Products, r: Tensor, c: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+        """νC and sG: the Schur tests scaled down to what power iteration finds of the norms."""
+        n, safe = self.form.n, torch.where(c > 0, c, torch.ones_like(c)).rsqrt()
+        if self.form.m:
+            norm = largest(lambda x: safe * products.back(products.image(safe * x) / r), n, r)
+            c = c * (MARGIN * norm).clamp(1e-8, 1.0)[:, None]
+        if products.curves:
+            root = torch.where(g > 0, g, torch.ones_like(g)).rsqrt()
+            norm = largest(lambda x: root * products.curved(root * x), n, r)
+            g = g * (MARGIN * norm).clamp(1e-8, 1.0)[:, None]
+        return c, g
+
+    def _certificate(self, theta: Theta) -> Certificate:
+        form, d = self.form, theta[2]
+        inner, outer, _ = self.parts(theta)
+        convex = d.amin(dim=1) >= 0 if form.n else None
+        parts = Structure(form.layout, form.smooth, (*form.inner, *form.outer), None)
+        return parts.certificate((*inner, *outer), None, convex)
+
+    def parts(self, theta: Theta) -> tuple[Theta, Theta, Theta]:
+        """What of θ belongs to f, to g, and to the maps."""
+        first = FIXED + sum(len(b.exprs) for b in self.form.inner)
+        second = first + sum(len(b.exprs) for b in self.form.outer)
+        return theta[FIXED:first], theta[first:second], theta[second:]
+
+    def products(self, theta: Theta) -> Products:
+        """K and P at the values of θ."""
+        return self.form.maps.bind(self.parts(theta)[2])
+
+    def _steps(self, prepared: Prepared) -> tuple[Tensor, Tensor]:
+        """T (1|B, n) and S (1|B, m)."""
+        c, s, g, weight = prepared.tensors
+        inverse = weight * c + g
+        return 1.0 / torch.where(inverse > 0, inverse, torch.ones_like(inverse)), weight * s
+
+    def _proxes(
+        self, theta: Theta, t: Tensor, s: Tensor
+    ) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+        """prox_{T(½⟨x, Dx⟩ + f)} and prox_{g/S}."""
+        form, d = self.form, theta[2]
+        inner, outer, _ = self.parts(theta)
+        shrink = 1.0 / (1.0 + t * d)
+        on_x = blocks.bind(form.inner, form.n, t * shrink, inner, form.order)
+        on_rows = blocks.bind(form.outer, form.m, 1.0 / s, outer, None)
+        return lambda v: on_x(v * shrink), on_rows
+
+    @override
+    def step(self, z: Tensor, theta: Theta, prepared: Prepared) -> Tensor:
+        return self._map(theta, prepared, self.products(theta))(z)
+
+    @override
+    def runner(self, theta: Theta, prepared: Prepared) -> Callable[[Tensor], Tensor]:
+        return self._map(theta, prepared, self.products(theta))
+
+    def _map(self, theta: Theta, prepared: Prepared, products: Products) -> Callable[[Tensor], Tensor]:
+        q, b = theta[0], theta[1]
+        n, curved = self.form.n, bool(products.curves)
+        t, s = self._steps(prepared)
+        root_t, root_s, inverse = t.sqrt(), s.sqrt(), 1.0 / s
+        on_x, on_rows = self._proxes(theta, t, s)
+
+        def advance(z: Tensor) -> Tensor:
+            x, y = z[:, :n] * root_t, z[:, n:] * root_s
+            slope = products.back(y) + q
+            if curved:
+                slope = slope + products.curved(x)
+            ahead = on_x(x - t * slope)
+            v = y * inverse + products.image(2 * ahead - x) + b
+            return torch.cat([ahead / root_t, (v - on_rows(v)) * root_s], dim=1)
+
+        return advance
+
+    @override
+    def primal(self, z: Tensor, theta: Theta, prepared: Prepared) -> Tensor:
+        return z[:, : self.form.n] * self._steps(prepared)[0].sqrt()
+
+    @override
+    def start(self, batch: int, theta: Theta) -> Tensor:
+        return theta[0].new_zeros(batch, self.dimension)
+
+    def _point(self, z: Tensor, theta: Theta, prepared: Prepared) -> Point:
+        """The point at a state, and the residuals there: K and P are applied once each way."""
+        q, b, d = theta[:FIXED]
+        products, n = self.products(theta), self.form.n
+        t, s = self._steps(prepared)
+        on_x, on_rows = self._proxes(theta, t, s)
+        x, y = z[:, :n] * t.sqrt(), z[:, n:] * s.sqrt()
+        kx = products.image(x)
+        v = y / s + kx + b
+        w = on_rows(v)
+        y = s * (v - w)
+        ky, px = products.back(y), products.curved(x) + d * x
+        slope = px + q + ky
+        pushed = x - t * (slope - d * x)
+        u = on_x(pushed)
+        normal = (pushed - u) / t - d * u  # ∈ ∂f(u)
+        return Point(x, u, w, y, normal, kx, ky, px)
+
+    @override
+    def error(self, z: Tensor, theta: Theta, prepared: Prepared) -> Tensor:
+        primal, dual, gap = self._residuals(self._point(z, theta, prepared), theta)
+        return torch.maximum(torch.maximum(primal, dual), gap)
+
+    def _residuals(self, at: Point, theta: Theta) -> tuple[Tensor, Tensor, Tensor]:
+        """Relative primal ‖(Kx + b − w, x − u)‖, dual ‖Px + q + Kᵀy + n‖ and gap (B,), n ∈ ∂f(u), y ∈ ∂g(w)."""
+        q, b = theta[0], theta[1]
+        sizes = (top(at.kx), top(at.w), top(b), top(at.x))
+        primal = torch.maximum(top(at.kx + b - at.w), top(at.x - at.u)) / _most(sizes)
+        dual = top(at.px + q + at.ky + at.normal) / _most((top(at.px), top(at.ky), top(q), top(at.normal)))
+        ends = (
+            (at.x * at.px).sum(1),
+            (at.x * q).sum(1),
+            (at.y * (at.w - b)).sum(1),
+            (at.normal * at.u).sum(1),
+        )
+        return primal, dual, (ends[0] + ends[1] + ends[2] + ends[3]).abs() / _most([e.abs() for e in ends])
+
+    @override
+    def rebalance(self, z: Tensor, theta: Theta, prepared: Prepared) -> tuple[Tensor, Prepared] | None:
+        """ω, by the balance of the residuals: more weight on the duals where Kx + b is far from w, less where not.
+
+        Source: Goldstein, Li, Yuan, *Adaptive primal-dual splitting methods*, NeurIPS 2015, in rounds.
+        """
+        c, s, g, weight = prepared.tensors
+        t_root, s_root = (step.sqrt() for step in self._steps(prepared))
+        x, y = z[:, : self.form.n] * t_root, z[:, self.form.n :] * s_root
+        primal, dual, _ = self._residuals(self._point(z, theta, prepared), theta)
+        ratio = (primal.clamp_min(1e-12) / dual.clamp_min(1e-12)).sqrt().clamp(0.1, 10.0)
+        wanted = (weight[:, 0] * ratio).clamp(1.0 / EXTREME, EXTREME)
+        ratio = wanted / weight[:, 0]
+        moves = (ratio > REBALANCE) | (ratio < 1.0 / REBALANCE)
+        if not bool(moves.any()):
+            return None
+        changed = torch.where(moves, wanted, weight[:, 0])[:, None]
+        after = Prepared((c, s, g, changed), prepared.certificate)
+        t_new, s_new = (step.sqrt() for step in self._steps(after))
+        return torch.cat([x / t_new, y / s_new], dim=1), after
+
+    @override
+    def saddle(self, z: Tensor, theta: Theta, prepared: Prepared) -> Saddle:
+        at, (t, s) = self._point(z, theta, prepared), self._steps(prepared)
+        rows = max(t.shape[0], s.shape[0])
+        step = torch.cat([(1.0 / s).expand(rows, -1), t.expand(rows, -1)], dim=1)
+        joint = self.form.joint
+        part = MatrixFree(joint, self.dimension, blocks.inverse_order(joint, self.dimension), True, self)
+        return Saddle(part, at.x, torch.cat([at.w, at.u], dim=1), torch.cat([at.y, at.normal], dim=1), step)
+
+    @override
+    def nudge(self, theta: Theta, prepared: Prepared, tilt: Tensor) -> tuple[Theta, Prepared]:
+        n = self.form.n
+        if bool(tilt[:, n:].any()):
+            raise UnsupportedError(message("a gradient of multipliers", "one of the variables", "use Implicit()"))
+        return (theta[0] + tilt[:, :n] / self._steps(prepared)[0].sqrt(), *theta[1:]), prepared
+
+    @override
+    def solvable(self, theta: Theta) -> bool:
+        finite = all(Trait.HOMOGENEOUS in b.f.traits and Trait.SET not in b.f.traits for b in self.form.outer)
+        return finite and bool((theta[2] > 0).all())
+
+    @override
+    def drift(self, z: Tensor, theta: Theta, prepared: Prepared, tolerance: float) -> tuple[Tensor, Tensor]:
+        before = self._point(z, theta, prepared)
+        after = self._point(self.runner(theta, prepared)(z), theta, prepared)
+        part, form = MatrixFree(self.form.joint, self.dimension, None, True, self), self.form
+        products = self.products(theta)
+        covered = z.new_zeros(form.n)
+        for block in form.inner:
+            covered[torch.as_tensor(block.index.reshape(-1).copy(), device=z.device)] = 1.0
+        dx, dy = after.x - before.x, torch.cat([after.y - before.y, (after.normal - before.normal) * covered], dim=1)
+        image = torch.cat([products.image(dx), dx], dim=1)
+        slope = products.curved(dx) + theta[2] * dx
+        reach = torch.cat([1.0 / prepared.tensors[1], torch.ones_like(z[:1, : form.n])], dim=1)
+        size = prepared.tensors[0].amax(1) + 1.0
+        linear = infeasibility.Moved(
+            q=theta[0],
+            b=torch.cat([theta[1], theta[1].new_zeros(theta[1].shape[0], form.n)], dim=1),
+            kx=image,
+            ky=part.back(dy, theta),
+            px=slope,
+            row_size=reach,
+            k_size=size,
+            p_size=(theta[2].abs() + prepared.tensors[2]).amax(1) + 1.0,
+        )
+        w = torch.cat([before.w, before.u], dim=1)
+        found = infeasibility.judge(form.joint, part.data(theta), w, dx, dy, linear, tolerance)
+        return found.infeasible, found.unbounded
+
+
+def top(x: Tensor) -> Tensor:
+    """The maximum norm of each row, 0 for empty rows."""
+    return x.abs().amax(dim=1) if x.shape[1] else x.new_zeros(x.shape[0])
+
+
+def _most(sizes: Sequence[Tensor]) -> Tensor:
+    """The largest of the sizes, at least 1."""
+    total = sizes[0]
+    for size_ in sizes[1:]:
+        total = torch.maximum(total, size_)
+    return total.clamp_min(1.0)
+
+
+def _leveled(r: Tensor, start: int, stop: int) -> Tensor:
+    """Rows start … stop − 1 raised to the largest of them."""
+    level = r[:, start:stop].amax(dim=1, keepdim=True).expand(-1, stop - start)
+    return torch.cat([r[:, :start], level, r[:, stop:]], dim=1)
