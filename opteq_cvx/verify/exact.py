@@ -59,6 +59,7 @@ class Exact:
         tolerance: Clarabel's tolerances of the accepted solve.
         polished: Whether Newton steps on the active set improved it.
         note: What went wrong, for people.
+        margin: Of a two-stage solve: the smallest multiplier that counts as positive, relative to the largest.
         conic: The conic form and its solution, with the columns of each output (for `verify.face`).
     """
 
@@ -72,6 +73,7 @@ class Exact:
     polished: bool = False
     note: str = ""
     conic: "Conic | None" = None
+    margin: float = np.nan
 
 
 @dataclass(frozen=True, slots=True)

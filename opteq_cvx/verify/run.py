@@ -130,6 +130,11 @@ def verify(
         values = {**weights, **batch.sample(i)}
         exact[i] = oracle.solve(values)
         rows.append(_compare(i, layer.program, solution, exact[i], oracle, values, tolerance))
+    margins = [e.margin for e in exact.values() if np.isfinite(e.margin)]
+    if layer.options.select is not None and margins:
+        notes.append(
+            f"the optimal faces are known with a margin of {min(margins):.0e}: below 1e-6 the selection may jump"
+        )
     found: tuple[GradientRow, ...] = ()
     if gradients:
         good = [row.sample for row in rows if row.ok and exact[row.sample].status.solved]

@@ -43,7 +43,7 @@ class Second:
 def solve_two_stage(
     problem: cp.Problem, second: Second, outputs: Sequence[cp.Expression], values: Values | None = None
 ) -> Exact:
-    """The point of argmin F with the least ω; `objective` is F's optimal value, `note` the margin of the face.
+    """The point of argmin F with the least ω; `objective` is F's optimal value, `margin` how safely its face is known.
 
     Args:
         problem: F.
@@ -58,7 +58,13 @@ def solve_two_stage(
     face = solution_set(first.conic) if first.conic is not None else None
     if face is None:
         return Exact(ExactStatus.FAILED, note="the solution set is not known: its face has no description")
-    known = Exact(first.status, objective=first.objective, residual=first.residual, tolerance=first.tolerance)
+    known = Exact(
+        first.status,
+        objective=first.objective,
+        residual=first.residual,
+        tolerance=first.tolerance,
+        margin=face.margin,
+    )
     with restored(list(values or {})), assigned(values or {}):
         return _second_stage(known, second, outputs, variables, face)
 
@@ -72,7 +78,6 @@ def _second_stage(
     }
     here = [_moved(output, places) for output in outputs]
     points = [_moved(v, places) for v in variables]
-    note = f"the face is known with a margin of {face.margin:.0e}"
     if face.unique:
         return replace(known, outputs=tuple(np.asarray(y.value, dtype=np.float64) for y in here), note="one solution")
     goal, rest = _moved(second.omega, places), [_moved(c, places) for c in second.constraints]
@@ -86,7 +91,7 @@ def _second_stage(
     if not found.status.solved:
         return Exact(found.status, note=f"second stage: {found.note}")
     residual = max(known.residual, found.residual)
-    return replace(known, status=found.status, outputs=found.outputs[: len(here)], residual=residual, note=note)
+    return replace(known, status=found.status, outputs=found.outputs[: len(here)], residual=residual)
 
 
 def _moved(expression: Any, places: Mapping[int, Any]) -> Any:
