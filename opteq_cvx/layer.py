@@ -58,6 +58,7 @@ class EquilibriumLayer(nn.Module):
         anchor = torch.zeros((), dtype=torch.get_default_dtype())
         self.register_buffer("_anchor", anchor, persistent=False)  # dtype and device where nothing else tells
         self._constants = Constants()
+        self._factored: dict[tuple[torch.dtype, torch.device], Theta] = {}
         self._inputs = tuple(p for p in plan.program.parameters if p.stage is Stage.INPUT)
 
     @classmethod
@@ -168,6 +169,17 @@ class EquilibriumLayer(nn.Module):
             factors = splitting.factor(splitting.theta(env)) if self.plan.stage < Stage.INPUT else None
         return Factors(weights, factors)
 
+    def _constant_factors(self, theta: Theta) -> Theta | None:
+        """What depends on constants only, factored once for each dtype and device; two threads may both do it."""
+        hidden = any(torch._C._functorch.is_functorch_wrapped_tensor(t) for t in theta)
+        if self.plan.stage > Stage.CONSTANT or hidden or not theta or torch.compiler.is_compiling():
+            return None
+        key = (theta[0].dtype, theta[0].device)
+        if key not in self._factored:
+            with torch.inference_mode(False), torch.no_grad():
+                self._factored[key] = self.plan.splitting.factor(tuple(t.detach().clone() for t in theta))
+        return self._factored[key]
+
     def write_back(self) -> None:
         """Put the trained weights into the CVXPY parameters of the problem that was compiled.
 
@@ -276,7 +288,7 @@ class EquilibriumLayer(nn.Module):
             eq, problem = coupled.equilibrate(plan.splitting, plan.layout, self.options, eq_theta, start, valid, goal)
             eq = replace(eq, finite=eq.finite & data.bounded)
             return call.Solved(data, eq, judge(eq, data.finite, bound.valid), problem)
-        factors = prepared.factors if prepared is not None else None
+        factors = prepared.factors if prepared is not None else self._constant_factors(data.theta)
         problem = call.problem(self.plan.splitting, self.options, data.theta, bound.dtype, tolerance, factors, trace)
         z0 = call.start(self.plan.splitting, init, bound, data.theta)
         eq = self.options.adjoint.equilibrate(problem, z0, data.theta, data.finite & data.bounded & bound.valid)

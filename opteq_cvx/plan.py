@@ -158,7 +158,8 @@ def _general(program: Program, source: Program, back: Multipliers, wanted: Split
         return Plan(program, PrimalDual(saddle), "PDHG", _primal_dual_lines(saddle, refusal, why), source, back)
     form = GraphForm.of(program)
     lines = _douglas_rachford_lines(form, refusal)
-    return Plan(program, DouglasRachford(form), "Douglas–Rachford", lines, source, back)
+    stage = max(form.smooth.stage, form.stage)
+    return Plan(program, DouglasRachford(form), "Douglas–Rachford", lines, source, back, stage)
 
 
 def _tied(program: Program, trace: Trace | None, *, certify: bool, splitting: SplittingName | None) -> Plan:

@@ -21,7 +21,7 @@ from opteq_cvx.splitting.contract import Certificate, Polished, Prepared, Splitt
 from opteq_cvx.splitting.graph_form import GraphForm
 from opteq_cvx.splitting.quadratic import ROUNDING, spectrum
 from opteq_cvx.splitting.saddle import Proximal, Saddle
-from opteq_cvx.splitting.scaling import equilibrate
+from opteq_cvx.splitting.scaling import HIGH, LOW, curvature, equilibrate
 from opteq_cvx.splitting.system import System, factorize, matmul
 
 SIGMA = 1e-6  # the weight of the proximal term on x, relative to the equilibrated problem
@@ -59,19 +59,34 @@ class DouglasRachford(Frozen, Splitting):
         return self.form.theta(env)
 
     @override
-    def prepare(self, theta: Theta, factors: Theta | None = None) -> Prepared:
-        p, q, k, *_ = theta
-        d, e, c = equilibrate(p, k, q.abs().amax(dim=0, keepdim=True), self.form.groups)
-        weight = torch.ones(self.form.m, dtype=q.dtype, device=q.device)
-        weight[torch.as_tensor(self.form.equality, device=q.device)] = EQUALITY
-        sigma = SIGMA / (e * e * c[:, None])
-        metric = RHO * weight * d * d / c[:, None]
-        convex = None
+    def factor(self, theta: Theta) -> Theta:
+        """(σ, R, E, the size of P, convex, V, λ) from P and K alone; V and λ where the batch shares both."""
+        p, _, k, *_ = theta
+        d, e = equilibrate(p, k, self.form.groups)
+        weight = torch.ones(self.form.m, dtype=p.dtype, device=p.device)
+        weight[torch.as_tensor(self.form.equality, device=p.device)] = EQUALITY
+        size = curvature(p, e)
+        cost = _scale(size)[:, None]
+        sigma, metric = SIGMA * cost / (e * e), RHO * weight * d * d * cost
+        convex = torch.ones_like(size, dtype=torch.bool)
         if not self.form.smooth.certified:
             lower, upper = spectrum(p)
             convex = lower >= -ROUNDING * torch.finfo(p.dtype).eps * upper
-        certificate = self.form.certificate(theta, convex)
-        return self._factorized(theta, sigma, metric, certificate)
+        if p.shape[0] > 1 or k.shape[0] > 1:
+            return sigma, metric, e, size, convex
+        system = factorize(p + torch.diag_embed(sigma), k.mT @ (metric[:, :, None] * k))
+        return sigma, metric, e, size, convex, system.v, system.eigenvalues
+
+    @override
+    def prepare(self, theta: Theta, factors: Theta | None = None) -> Prepared:
+        q = theta[1]
+        sigma, metric, e, size, convex, *parts = self.factor(theta) if factors is None else factors
+        largest = torch.maximum(size, top(e * q.abs()))  # the cost is scaled by what P and q are, sample by sample
+        ratio = _scale(largest) / _scale(size)
+        certificate = self.form.certificate(theta, None if self.form.smooth.certified else convex)
+        if parts:
+            return Prepared((sigma, metric * ratio[:, None], ratio[:, None], *parts), certificate)
+        return self._factorized(theta, sigma, metric * ratio[:, None], certificate)
 
     def _factorized(self, theta: Theta, sigma: Tensor, metric: Tensor, certificate: Certificate) -> Prepared:
         p, _, k, *_ = theta
@@ -97,7 +112,7 @@ class DouglasRachford(Frozen, Splitting):
     def runner(self, theta: Theta, prepared: Prepared) -> Callable[[Tensor], Tensor]:
         _, q, k, b, *rest = theta
         sigma, metric, tau, *parts = prepared.tensors
-        system, n, a = System(*parts), self.form.layout.n, self.relaxation
+        system, n, a = System(*parts).at(tau), self.form.layout.n, self.relaxation
         root_sigma, root = sigma.sqrt(), metric.sqrt()
         prox = blocks.bind(self.form.blocks, self.form.m, 1.0 / metric, rest, None)
         back = k.mT.contiguous()
@@ -105,7 +120,7 @@ class DouglasRachford(Frozen, Splitting):
         def advance(z: Tensor) -> Tensor:
             x, v = z[:, :n] / root_sigma, z[:, n:] / root
             w = prox(v)
-            xt = system.solve(sigma * x - q + matmul(metric * (2 * w - v - b), k), tau)
+            xt = system(sigma * x - q + matmul(metric * (2 * w - v - b), k))
             wt = matmul(xt, back) + b
             return torch.cat([root_sigma * (x + a * (xt - x)), root * (v + a * (wt - w))], dim=1)
 
@@ -206,6 +221,10 @@ class DouglasRachford(Frozen, Splitting):
         if bool(tilt[:, n:].any()):
             raise UnsupportedError(message("a gradient of multipliers", "one of the variables", "use Implicit()"))
         return (theta[0], theta[1] + prepared.tensors[0].sqrt() * tilt[:, :n], *theta[2:]), prepared
+
+
+def _scale(size: Tensor) -> Tensor:
+    return torch.where(size > 0, size, torch.ones_like(size)).clamp(LOW, HIGH)
 
 
 def top(x: Tensor) -> Tensor:

@@ -13,9 +13,9 @@ ROUNDS = 10
 LOW, HIGH = 1e-4, 1e4
 
 
-def equilibrate(p: Tensor, k: Tensor, q: Tensor, groups: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor, Tensor]:
-    """(D (1|B, m), E (1|B, n), c (1|B,)): row, column and cost scales; rows of one group share their scale."""
-    rows = max(p.shape[0], k.shape[0], q.shape[0])
+def equilibrate(p: Tensor, k: Tensor, groups: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+    """(D (1|B, m), E (1|B, n)): row and column scales; rows of one group share their scale."""
+    rows = max(p.shape[0], k.shape[0])
     p_abs, k_abs = p.abs().expand(rows, -1, -1), k.abs().expand(rows, -1, -1)
     d, e = k.new_ones(rows, k.shape[1]), k.new_ones(rows, k.shape[2])
     for _ in range(ROUNDS):
@@ -28,9 +28,12 @@ def equilibrate(p: Tensor, k: Tensor, q: Tensor, groups: Sequence[tuple[int, int
             d = d.clone()
             d[:, start:stop] = d[:, start:stop].log().mean(dim=1, keepdim=True).exp()
         e = (e / _safe_sqrt(column)).clamp(LOW, HIGH)
-    scaled_p = e[:, :, None] * p_abs * e[:, None, :]
-    size = torch.maximum(_amax(scaled_p, 1).mean(dim=1), _amax(e * q.abs(), 1))
-    return d, e, 1.0 / torch.where(size > 0, size, torch.ones_like(size)).clamp(LOW, HIGH)
+    return d, e
+
+
+def curvature(p: Tensor, e: Tensor) -> Tensor:
+    """The mean over columns of the largest entry of EPE (1|B,)."""
+    return _amax(e[:, :, None] * p.abs() * e[:, None, :], 1).mean(dim=1)
 
 
 def _amax(x: Tensor, dim: int) -> Tensor:

@@ -5,6 +5,7 @@ H⁻¹ = V diag(1/((1 − λ) + τλ)) Vᵀ, so the penalty of each sample adapt
 Per sample: V = L⁻ᵀ of H itself, λ = 0. Source: simultaneous diagonalization, Golub & Van Loan, section 8.7.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -20,8 +21,12 @@ class System:
 
     def solve(self, right: Tensor, tau: Tensor) -> Tensor:
         """H⁻¹ right for right (B, n), τ (1|B, 1)."""
-        middle = 1.0 / ((1.0 - self.eigenvalues) + tau * self.eigenvalues)
-        return matmul(matmul(right, self.v) * middle, self.v.mT)
+        return self.at(tau)(right)
+
+    def at(self, tau: Tensor) -> Callable[[Tensor], Tensor]:
+        """H⁻¹ for one τ (1|B, 1), to be applied often."""
+        middle, back = 1.0 / ((1.0 - self.eigenvalues) + tau * self.eigenvalues), self.v.mT
+        return lambda right: matmul(matmul(right, self.v) * middle, back)
 
 
 def factorize(a: Tensor, b: Tensor) -> System:
