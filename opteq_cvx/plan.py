@@ -24,12 +24,13 @@ from opteq_cvx.splitting.cyclic import Cyclic
 from opteq_cvx.splitting.douglas_rachford import DouglasRachford
 from opteq_cvx.splitting.forward_backward import ForwardBackward
 from opteq_cvx.splitting.graph_form import GraphForm
+from opteq_cvx.splitting.graph_inclusion import GraphInclusion
 from opteq_cvx.splitting.multipliers import Multipliers
 from opteq_cvx.splitting.primal_dual import PrimalDual, SaddleForm
 from opteq_cvx.splitting.quadratic import Bounds, QuadraticPart, refuse_indefinite
 from opteq_cvx.splitting.selected import Selected
 from opteq_cvx.splitting.structure import Structure, structure
-from opteq_cvx.ties.chosen import cyclic, monotone
+from opteq_cvx.ties.chosen import constrained, cyclic, monotone
 from opteq_cvx.ties.equilibrium import Inclusion, inclusion, scaled
 from opteq_cvx.ties.joint import TIES
 from opteq_cvx.ties.tilt import eliminate, outputs_without_ties
@@ -181,9 +182,9 @@ def _tied(program: Program, trace: Trace | None, *, certify: bool, splitting: Sp
     back = Multipliers.of(found.tilted.base, base)
     parts = structure(base)
     if isinstance(parts, str):
-        raise UnsupportedError(
-            message(f"ties without an objective, and {parts}", "proxes on disjoint coordinates", "split the term")
-        )
+        general = constrained(found, base, certify=certify)
+        lines = (*words, *_constrained_lines(general, parts))
+        return Plan(base, general, "Douglas–Rachford", lines, program, back, Stage.INPUT, found, has_objective=False)
     sweep = cyclic(found, base, parts)
     stage = found.matrix.stage
     if isinstance(sweep, Cyclic):
@@ -235,6 +236,20 @@ def _cyclic_lines(sweep: Cyclic) -> tuple[tuple[str, str], ...]:
         *_prox_lines(sweep.parts),
         ("converges", f"contraction by construction: ‖u − u*‖ ≤ {1 / sweep.modulus:.3g} ‖u − T(u)‖; unique solution"),
         ("iteration", f"{sum(len(u.sources) for u in sweep.units)} matrix products: {_si(flops)}flop a sample"),
+    )
+
+
+def _constrained_lines(general: GraphInclusion, refused: str) -> tuple[tuple[str, str], ...]:
+    form = general.form
+    n, m = form.layout.n, form.m
+    proxes = [("prox", f"{b.f.name}{_weight(b)} on {b.index.size} rows of Kx + b: {b.origin}") for b in form.blocks]
+    return (
+        ("unknowns", f"{', '.join(form.layout.names)}: {n} entries; {m} rows"),
+        ("update", "w = prox(v), x̃ = (F + σ + KᵀRK)⁻¹(σx − q + KᵀR(2w − v − b)), v ← v + 1.6(Kx̃ + b − w)"),
+        *proxes,
+        ("converges", "averaged map: converges for every R whenever an equilibrium with multipliers exists"),
+        ("iteration", f"2 products with K ({m}×{n}), 1 with the inverse: {_si(2 * n * n + 4 * m * n)}flop a sample"),
+        ("not used", f"Peaceman–Rachford: {refused}"),
     )
 
 

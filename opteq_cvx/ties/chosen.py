@@ -11,6 +11,8 @@ from opteq_cvx.ir.program import Program
 from opteq_cvx.splitting.blocks import inverse_order
 from opteq_cvx.splitting.by_construction import norm_bound, radius
 from opteq_cvx.splitting.cyclic import Cyclic, Unit, local
+from opteq_cvx.splitting.graph_form import GraphForm
+from opteq_cvx.splitting.graph_inclusion import GraphInclusion
 from opteq_cvx.splitting.inclusion import MonotoneInclusion
 from opteq_cvx.splitting.structure import SMOOTH, Structure
 from opteq_cvx.ties.equilibrium import Inclusion
@@ -76,6 +78,17 @@ def sweep_modulus(b: Array) -> float:
     n = b.shape[0]
     upper = np.triu(b)
     return 1.0 / (1.0 + float(np.linalg.norm(np.linalg.solve(np.eye(n) - b, upper), 2)))
+
+
+def constrained(found: Inclusion, base: Program, *, certify: bool) -> GraphInclusion:
+    """The splitting of terms that act on combinations of coordinates."""
+    form = GraphForm.of(base)
+    sizes = [size(s) for s in found.layout.shapes]
+    owners = [found.layout.names.index(t.arg.parts[0][0]) if t.arg.parts else 0 for t in form.terms]
+    counts = [size(t.arg.shape) for t in form.terms]
+    metric = freeze(np.repeat(found.scaling, sizes))
+    rows = freeze(np.repeat(found.scaling[owners], counts))
+    return GraphInclusion(form, found.matrix, metric, rows, certify)
 
 
 def monotone(found: Inclusion, parts: Structure, *, certify: bool) -> MonotoneInclusion:

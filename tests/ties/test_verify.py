@@ -70,3 +70,38 @@ def test_a_player_with_constraints() -> None:
         duals = [*one.constraints, *two.constraints]
         for found, constraint in zip(solution.duals, duals, strict=True):
             np.testing.assert_allclose(found[i].detach().numpy(), constraint.dual_value, atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1.0, 40.0])
+def test_players_with_polyhedral_constraints(scale: float) -> None:
+    """Rows that mix coordinates; with `scale` the game is monotone only in a metric D that favors one player."""
+    rng = np.random.default_rng(9)
+    x = oc.Input(3, name="x")
+    u, v = cp.Variable(3, name="u"), cp.Variable(2, name="v")
+    p, q = cp.Parameter(2, name="p"), cp.Parameter(3, name="q")
+    G, H = rng.normal(size=(4, 3)), rng.normal(size=(2, 2))
+    A = oc.Weight((3, 2), name="A", norm=0.5 * scale, init=scale * rng.normal(size=(3, 2)) / 8)
+    B = oc.Weight((2, 3), name="B", norm=0.5 / scale, init=rng.normal(size=(2, 3)) / (8 * scale))
+    one = cp.Problem(cp.Minimize(0.5 * cp.sum_squares(u) + (A @ p - x) @ u), [G @ u <= 0.3])
+    two = cp.Problem(cp.Minimize(0.5 * cp.sum_squares(v) + (B @ q + 1) @ v + cp.norm1(H @ v)), [cp.sum(v) == 0.2])
+    layer = oc.compile([one, two], ties={p: v, q: u}, outputs=[u, v])
+    assert layer.plan.name == "Douglas–Rachford"
+    assert "no objective" in str(layer.plan)
+    value = torch.as_tensor(rng.normal(size=(2, 3)))
+    report = oc.verify(layer, value, samples=[0], gradients=False)
+    assert report.ok, str(report)
+    layer.write_back()
+    given = value[1].clone().requires_grad_()
+    tight = oc.compile([one, two], ties={p: v, q: u}, outputs=[u, v], tolerance=1e-12).double()
+    move = torch.as_tensor(rng.normal(size=3))
+    y = tight(given)[0]
+    (slope,) = torch.autograd.grad(y.sum(), given)
+    with torch.no_grad():
+        above, below = (tight(given + h * move)[0].sum() for h in (1e-5, -1e-5))
+    torch.testing.assert_close(slope @ move, (above - below) / 2e-5, rtol=1e-5, atol=1e-7)
+    solution = layer.double().solve(value, tolerance=1e-10)
+    x.value, p.value, q.value = value[1].numpy(), *(t[1].detach().numpy() for t in reversed(solution.values))
+    for problem in (one, two):
+        problem.solve(solver=cp.CLARABEL, tol_gap_abs=1e-11, tol_gap_rel=1e-11, tol_feas=1e-11, ignore_dpp=True)
+    np.testing.assert_allclose(solution.duals[0][1].detach().numpy(), one.constraints[0].dual_value, atol=1e-5)
+    np.testing.assert_allclose(solution.duals[1][1].detach().numpy(), two.constraints[0].dual_value, atol=1e-5)
