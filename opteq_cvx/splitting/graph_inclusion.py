@@ -21,7 +21,7 @@ from opteq_cvx.splitting.douglas_rachford import EQUALITY, REBALANCE, RHO, SIGMA
 from opteq_cvx.splitting.graph_form import GraphForm
 from opteq_cvx.splitting.inclusion import ROUNDING, times
 from opteq_cvx.splitting.saddle import Proximal, Saddle
-from opteq_cvx.splitting.scaling import equilibrate
+from opteq_cvx.splitting.scaling import HIGH, LOW, curvature, equilibrate
 from opteq_cvx.splitting.system import matmul
 
 RELAXATION = 1.6
@@ -76,7 +76,8 @@ class GraphInclusion(Frozen, Splitting):
         balanced = scale[:, None] * f
         sym = (balanced + balanced.mT) / 2
         largest = balanced.abs().maximum(balanced.mT.abs())
-        d, e, c = equilibrate(largest, k, q.abs().amax(dim=0, keepdim=True), self.form.groups)
+        d, e = equilibrate(largest, k, self.form.groups)
+        c = 1.0 / curvature(largest, e).clamp(LOW, HIGH)
         weight = torch.ones(self.form.m, dtype=q.dtype, device=q.device)
         weight[torch.as_tensor(self.form.equality, device=q.device)] = EQUALITY
         convex = None
