@@ -126,7 +126,9 @@ class Block(Frozen):
         ones = (1,) * self.index.ndim
         if step.ndim == 1:
             return step.reshape(-1, *ones)
-        if Trait.SEPARABLE not in self.f.traits:  # one step for the whole block: its rows share their scale
+        if (
+            Trait.SEPARABLE not in self.f.traits and self.index.size
+        ):  # one step for the whole block: its rows share their scale
             return step[:, int(self.index.flat[0])].reshape(-1, *ones)
         flat = torch.as_tensor(self.index.reshape(-1).copy(), device=step.device)
         return step.index_select(1, flat).reshape(step.shape[0], *self.index.shape)

@@ -107,6 +107,8 @@ def solve_exact(
     """
     touched = [*problem.variables(), *(v for c in problem.constraints for v in c.dual_variables)]
     with restored(touched):
+        for variable in problem.variables():
+            variable.save_value(None)  # CVXPY's sum_largest of a matrix fails where there are values to start from
         try:
             with assigned(values or {}):
                 return _solve(problem, outputs, polished)

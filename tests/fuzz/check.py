@@ -179,6 +179,8 @@ def against_exact(made: Made, solution: Solution, sample: int, batched: bool) ->
 def exact(problem: cp.Problem) -> str:
     """CVXPY's status from Clarabel, "error" where it fails."""
     for options in (EXACT, {}):
+        for variable in problem.variables():
+            variable.save_value(None)  # CVXPY's sum_largest of a matrix fails where there are values to start from
         try:
             problem.solve(solver="CLARABEL", ignore_dpp=True, **options)
         except cp.error.SolverError:
@@ -241,7 +243,10 @@ def differentiated(made: Made, layer: Any, arrays: list[torch.Tensor], order: li
     variables = problem.variables()
     seeds = {v.name(): rng.normal(size=v.shape) for v in variables}
     total = sum((solution.variables[k][0] * torch.tensor(s)).sum() for k, s in seeds.items())
-    grads = torch.autograd.grad(total, tensors, allow_unused=True)
+    if not total.requires_grad:  # the solution depends on no input: a constant of the objective may
+        grads: tuple[torch.Tensor | None, ...] = (None,) * len(tensors)
+    else:
+        grads = torch.autograd.grad(total, tensors, allow_unused=True)
     moves = []
     for i, a in zip(order, arrays, strict=True):
         move = rng.normal(size=a.shape[1:])
