@@ -41,9 +41,9 @@ def reduce(problem: cp.Problem, *, gp: bool = False) -> Reduced:
 
     if gp and not problem.is_dgp():
         raise error.DGPError(f"the problem does not follow the DGP rules:\n{problem}")
-    take(EvalParams())
-    if gp:
+    if gp:  # first: it takes the logarithms of the parameters' values, too
         take(Dgp2Dcp())
+    take(EvalParams())
     if Complex2Real().accepts(problem):
         if not problem.is_dcp():
             raise error.DCPError(f"the problem does not follow the DCP rules:\n{problem}")

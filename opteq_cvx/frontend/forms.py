@@ -87,10 +87,12 @@ def _geometric(problem: cp.Problem, wanted: Sequence[Any]) -> Form:
         if type(p) is not cp.Parameter:
             own[id(p)] = cp.Parameter(p.shape, name=p.name(), pos=p.is_pos(), value=p.value)
     user = {id(own[id(p)]): p for p in problem.parameters() if id(p) in own}
-    plain = [c.tree_copy(dict(own)) for c in problem.constraints]
+    plain = [c.tree_copy(dict(own)) if own else c for c in problem.constraints]
     places = dict(zip((c.id for c in problem.constraints), (c.id for c in plain), strict=True))
     step: Any = Dgp2Dcp()
-    goal = type(problem.objective)(problem.objective.args[0].tree_copy(dict(own)))
+    goal = problem.objective
+    if own:
+        goal = type(goal)(goal.args[0].tree_copy(dict(own)))
     convex, inverse = step.apply(cp.Problem(goal, plain))
     logarithms: dict[int, Any] = {
         id(q): cp.log(user.get(id(p), p)) for p, q in step.canon_methods._parameters.items()

@@ -1,5 +1,6 @@
 """CVXPY's own test modules with their solves redirected: what passes must go on passing, and no known miss may heal."""
 
+import unittest
 from collections.abc import Iterator
 from typing import Any
 
@@ -45,11 +46,9 @@ def subtests_of(record_property: Any) -> Any:
             expected = bool(row.marks)
             try:
                 case.run()
-            except pytest.skip.Exception:
+            except unittest.SkipTest:
                 continue
             except Exception as error:  # whatever a foreign test raises
-                if type(error).__name__ == "SkipTest":
-                    continue
                 if not expected:
                     wrong.append(f"{case.name}: {type(error).__name__}: {str(error)[:200]}")
             else:
