@@ -1,5 +1,6 @@
 # make demo: the claims of the README, checked on this machine.   make test: everything a change must pass.
 # make fuzz FUZZ_ARGS="--count 20000 --seed 0": random programs against an exact solver; prints a table.
+# make compat: the core of the tests with the oldest and the newest CVXPY that setup.cfg allows.
 # make bench: speed and accuracy beside peers.   make notebooks NAMES="01 03": execute them and write them back.
 # pip's own settings apply (PIP_INDEX_URL, PIP_FIND_LINKS, ...), for example to choose a CPU build of torch.
 
@@ -10,11 +11,13 @@ PYTEST_ARGS ?= --numprocesses=auto
 BENCH_ARGS ?=
 FUZZ_ARGS ?= --count 1000 --seed 0 --out fuzz.json
 NAMES ?=
+CVXPY := "==1.9.0" "<1.10"
+CORE := tests/frontend tests/layer tests/verify tests/bridge tests/regressions
 BENCHMARKS := $(filter-out __init__ harness,$(basename $(notdir $(wildcard tests/benchmarks/*.py))))
 TORCH := $(shell grep '^torch==' constraints.txt)
 SOURCES := setup.cfg pyproject.toml constraints.txt
 
-.PHONY: demo test slow bench fuzz notebooks clean
+.PHONY: demo test slow compat bench fuzz notebooks clean
 .DELETE_ON_ERROR:
 
 # $(call environment,folder,extras): a fresh environment with the tested versions, torch first.
@@ -48,6 +51,16 @@ test: .venv-test/.stamp
 slow: .venv-test/.stamp
 	.venv-test/bin/python -m pytest $(PYTEST_ARGS) -m slow
 
+compat:
+	set -e; for allowed in $(CVXPY); do \
+	  rm -rf .venv-compat; $(PYTHON) -m venv .venv-compat; grep -v '^cvxpy==' constraints.txt > .venv-compat/others.txt; \
+	  .venv-compat/bin/python -m pip install --quiet -c constraints.txt $(TORCH); \
+	  .venv-compat/bin/python -m pip install --quiet -c .venv-compat/others.txt \
+	    -e ".[reference,train,plot,dev]" "cvxpy$$allowed"; \
+	  .venv-compat/bin/python -c "import cvxpy; print('cvxpy', cvxpy.__version__)"; \
+	  .venv-compat/bin/python -m pytest $(PYTEST_ARGS) $(CORE); \
+	done
+
 bench: .venv-bench/.stamp
 	set -e; for module in $(BENCHMARKS); do .venv-bench/bin/python -m tests.benchmarks.$$module $(BENCH_ARGS); done
 
@@ -58,5 +71,5 @@ notebooks: .venv-test/.stamp
 	.venv-test/bin/python notebooks/render.py $(NAMES)
 
 clean:
-	rm -rf .venv-demo .venv-test .venv-bench build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage htmlcov
+	rm -rf .venv-demo .venv-test .venv-bench .venv-compat build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage htmlcov
 	find opteq_cvx problems notebooks tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -41,20 +41,8 @@ def bind(leaves: Sequence[Leaf], args: Sequence[object], named: Mapping[str, obj
     """
     tensors = _match(leaves, args, named)
     dtype, device = _common(tensors, like)
-    shapes = {leaf.name: _batch_shape(leaf, tensors[leaf.name]) for leaf in leaves}
-    try:
-        batch = tuple(torch.broadcast_shapes(*shapes.values())) if shapes else ()
-    except RuntimeError as error:
-        found = ", ".join(f"{k}: {tuple(s)}" for k, s in shapes.items())
-        raise InputError(
-            message(
-                f"batch axes do not broadcast ({found})",
-                "equal leading axes, or none",
-                "repeat or drop the batch axes",
-            )
-        ) from error
-    rows = size(batch)
-    values = {leaf.name: _flatten(tensors[leaf.name], shapes[leaf.name], batch, leaf) for leaf in leaves}
+    flat = _rows(leaves, tensors)
+    values, batch, rows = flat.values, flat.batch, flat.count
     finite = torch.ones(rows, dtype=torch.bool, device=device)
     valid = torch.ones(rows, dtype=torch.bool, device=device)
     for leaf in leaves:
@@ -67,6 +55,41 @@ def bind(leaves: Sequence[Leaf], args: Sequence[object], named: Mapping[str, obj
         finite = finite & ok
         values[leaf.name] = torch.where(ok.reshape(-1, *(1,) * len(leaf.shape)), value, torch.zeros_like(value))
     return Bound(values, batch, rows, dtype, device, finite, valid)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Inputs with their batch axes flattened to one, each (1|count, *shape), not yet looked at; the batch shape."""
+
+    values: dict[str, Tensor]
+    batch: tuple[int, ...]
+    count: int
+
+
+def flatten(leaves: Sequence[Leaf], args: Sequence[object], named: Mapping[str, object]) -> Rows:
+    """Match inputs to leaves and flatten their batch axes.
+
+    Raises:
+        InputError, DTypeError: wrong number, name or shape of inputs, or what is no tensor.
+    """
+    return _rows(leaves, _match(leaves, args, named))
+
+
+def _rows(leaves: Sequence[Leaf], tensors: Mapping[str, Tensor]) -> Rows:
+    shapes = {leaf.name: _batch_shape(leaf, tensors[leaf.name]) for leaf in leaves}
+    try:
+        batch = tuple(torch.broadcast_shapes(*shapes.values())) if shapes else ()
+    except RuntimeError as error:
+        found = ", ".join(f"{k}: {tuple(s)}" for k, s in shapes.items())
+        raise InputError(
+            message(
+                f"batch axes do not broadcast ({found})",
+                "equal leading axes, or none",
+                "repeat or drop the batch axes",
+            )
+        ) from error
+    values = {leaf.name: _flatten(tensors[leaf.name], shapes[leaf.name], batch, leaf) for leaf in leaves}
+    return Rows(values, batch, size(batch))
 
 
 def _match(leaves: Sequence[Leaf], args: Sequence[object], named: Mapping[str, object]) -> dict[str, Tensor]:

@@ -10,8 +10,9 @@ from typing_extensions import override
 
 from opteq_cvx import call, coupled
 from opteq_cvx.adjoint.envelope import Worth, envelope
-from opteq_cvx.binding import Bound, bind
+from opteq_cvx.binding import Bound, bind, flatten
 from opteq_cvx.certificate import Evidence
+from opteq_cvx.chunks import in_chunks
 from opteq_cvx.engine import Trace, judge
 from opteq_cvx.errors import InputError, UnsupportedError, message
 from opteq_cvx.ir.frozen import Array
@@ -43,7 +44,9 @@ class EquilibriumLayer(nn.Module):
 
     Calling it with one tensor per input (batch axes leading, any number, also none) returns a tuple in the order of
     the program's outputs; gradients are those of the solution. `solve` also returns statuses and statistics.
-    `forward` writes nothing on the module. Built by `opteq_cvx.compile` or `opteq_cvx.load`.
+    `forward` writes nothing on the module, so that threads may share it. Inputs have the layer's dtype; solutions of
+    well conditioned programs are within a relative 1e-5 in float64, 1e-3 in float32, 1e-1 in bfloat16.
+    Built by `opteq_cvx.compile` or `opteq_cvx.load`.
     """
 
     _anchor: Tensor
@@ -95,10 +98,46 @@ class EquilibriumLayer(nn.Module):
         init: Solution | None = None,
         prepared: Factors | None = None,
         throw: bool = False,
+        chunk: int | None = None,
         **named: Tensor,
     ) -> tuple[Tensor, ...]:
-        """The outputs at the solution, each (*batch, *shape); `throw` as in `solve`."""
+        """The outputs at the solution, each (*batch, *shape); `throw` as in `solve`.
+
+        With `chunk`, a large batch is solved so many samples at a time, in memory that does not grow with it beyond
+        inputs and outputs, backward too: there each chunk is solved once more. Statuses are reported chunk by chunk.
+        """
+        if chunk is not None:
+            return self._in_chunks(inputs, named, tolerance, init, prepared, throw, chunk)
         return self._run(inputs, named, tolerance, init, prepared, throw=throw, full=False).values
+
+    def _in_chunks(
+        self,
+        inputs: tuple[Tensor, ...],
+        named: Mapping[str, Tensor],
+        tolerance: float | None,
+        init: Solution | None,
+        prepared: Factors | None,
+        throw: bool,
+        chunk: int,
+    ) -> tuple[Tensor, ...]:
+        """`forward`, `chunk` samples at a time; the weights are evaluated once.
+
+        Raises:
+            InputError: with `init`, or where a prior couples the samples of the batch.
+        """
+        if init is not None or self._coupled:
+            found = "chunk= with init=" if init is not None else "chunk= with a prior that couples the batch"
+            raise InputError(message(found, "samples that are solved apart", "leave chunk= out"))
+        rows = flatten(self._inputs, inputs, named)
+        hidden = any(torch._C._functorch.is_functorch_wrapped_tensor(v) for v in rows.values.values())
+        if hidden or 0 < rows.count <= chunk or rows.count == 0 < chunk:
+            return self._run(inputs, named, tolerance, None, prepared, throw=throw, full=False).values
+        ready = prepared if prepared is not None else Factors(self._weight_values(), None)
+
+        def run(part: dict[str, Tensor], again: bool) -> tuple[Tensor, ...]:
+            return self._run((), part, tolerance, None, ready, throw=throw, full=False, quiet=again).values
+
+        return in_chunks(run, rows, chunk)
 
     def solve(
         self,
@@ -218,6 +257,7 @@ class EquilibriumLayer(nn.Module):
         throw: bool,
         full: bool,
         history: bool = False,
+        quiet: bool = False,
     ) -> Solution:
         bound, weights = self._bind(inputs, named, prepared)
         trace = Trace() if history else None
@@ -233,7 +273,7 @@ class EquilibriumLayer(nn.Module):
             saddle = self._saddle(solved) if wanted and not chosen else None
             duals = self._duals(solved, values, saddle)
         on_failure = "raise" if throw else self.options.on_failure
-        solution = self._pack(tuple(values), variables, duals, solved, worth, bound, trace, on_failure)
+        solution = self._pack(tuple(values), variables, duals, solved, worth, bound, trace, on_failure, quiet)
         hidden = torch._C._functorch.is_functorch_wrapped_tensor(eq.z)
         if not full or saddle is None or hidden or not self.plan.has_objective:
             return solution
@@ -305,6 +345,7 @@ class EquilibriumLayer(nn.Module):
         bound: Bound,
         trace: Trace | None,
         on_failure: OnFailure,
+        quiet: bool,
     ) -> Solution:
         eq, verdict = solved.eq, solved.verdict
         failed = verdict.codes != code(Status.CONVERGED)
@@ -312,8 +353,9 @@ class EquilibriumLayer(nn.Module):
         past = trace.history if trace is not None else None
         steps, residual, distance = (call.shaped(x, bound) for x in (eq.steps, eq.residual, verdict.distance))
         stats = Stats(steps, residual, distance, past, solved.problem.record, self._coupled)
-        call.announce(statuses, on_failure, 6, residual)
-        note(statuses, stats)
+        if not quiet:
+            call.announce(statuses, on_failure, 6, residual)
+            note(statuses, stats)
         return Solution(
             tuple(call.settle(v, failed, bound, on_failure) for v in values),
             {name: call.settle(v, failed, bound, on_failure) for name, v in variables.items()},
