@@ -67,20 +67,55 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
     try:
         with safe_open(path, framework="pt") as archive:
             state = json.loads((archive.metadata() or {}).get("state", "{}"))
+            if not isinstance(state, dict):
+                raise _unfit(path, "its state is no JSON object")
             tensors = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118  not a mapping
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise _unfit(path, f"it cannot be read ({error})") from error
     if state.get("schema") != SCHEMA:
         raise _unfit(path, f"its schema is {state.get('schema')}, not {SCHEMA}")
+    position, extra = _place(path, state)
+    if RANDOM + "cpu" not in tensors:
+        raise _unfit(path, "it has no state of the random numbers")
     try:
+        _fits(optimizer, _with_prefix(tensors, OPTIMIZER))
         model.load_state_dict(_with_prefix(tensors, MODEL), strict=True)
         _load_optimizer(optimizer, _with_prefix(tensors, OPTIMIZER))
     except (RuntimeError, KeyError, ValueError) as error:
         raise _unfit(path, f"it belongs to another model ({error})") from error
-    torch.set_rng_state(tensors[RANDOM + "cpu"])
-    if torch.cuda.is_available() and RANDOM + "cuda" in tensors:
-        torch.cuda.set_rng_state(tensors[RANDOM + "cuda"])
-    return Position(**state["position"]), state["extra"]
+    try:
+        torch.set_rng_state(tensors[RANDOM + "cpu"])
+        if torch.cuda.is_available() and RANDOM + "cuda" in tensors:
+            torch.cuda.set_rng_state(tensors[RANDOM + "cuda"])
+    except (RuntimeError, TypeError) as error:
+        raise _unfit(path, f"its state of the random numbers is damaged ({error})") from error
+    return position, extra
+
+
+def _place(path: Path, state: Mapping[str, Any]) -> tuple[Position, dict[str, Any]]:
+    """The position and `extra`, checked."""
+    found, extra = state.get("position"), state.get("extra")
+    names = Position.__dataclass_fields__.keys()
+    if not isinstance(found, dict) or found.keys() != names or not isinstance(extra, dict):
+        raise _unfit(path, "it does not say how far the run was")
+    if any(type(n) is not int for n in found.values()):
+        raise _unfit(path, f"its position {found} is no position")
+    return Position(**found), extra
+
+
+def _fits(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse optimizer state that is neither a number nor of its parameter's shape: PyTorch itself takes any.
+
+    Raises:
+        ValueError: so it is, or its parameter does not exist.
+    """
+    shapes = [p.shape for group in optimizer.param_groups for p in group["params"]]
+    for name, value in tensors.items():
+        number = name.split(".", 1)[0]
+        if not number.isdecimal() or int(number) >= len(shapes):
+            raise ValueError(f"optimizer state {name!r} of no parameter")
+        if value.ndim and value.shape != shapes[int(number)]:
+            raise ValueError(f"optimizer state {name!r} of shape {tuple(value.shape)}")
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
