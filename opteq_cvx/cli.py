@@ -87,14 +87,14 @@ def train(options: argparse.Namespace) -> int:
     file, sizes = _problem(options)
     data = load_data(options.data, options.data_dir)
     torch.manual_seed(options.seed)
-    layer = compile_problem(*file.declare(**sizes))
-    model = Classifier(layer, features=data.features, classes=data.classes)
+    layer = compile_problem(*file.declare(**sizes), tolerance=options.tolerance)
+    model = Classifier(layer, features=data.features, classes=data.classes, pool=options.pool)
     model.standardize(data.train.x)
     run = train_model(
         model,
         data,
         options.out,
-        options=_train_options(options),
+        options=_train_options(options, data.image),
         devices=_device_options(options),
         resume=options.resume,
         progress=not options.json,
@@ -179,11 +179,19 @@ def _problem(options: argparse.Namespace) -> tuple[ProblemFile, dict[str, int]]:
     return file, file.checked(dict(options.size))
 
 
-def _train_options(options: argparse.Namespace) -> "TrainOptions":
+def _train_options(options: argparse.Namespace, image: tuple[int, int, int] | None) -> "TrainOptions":
     from opteq_cvx.train import Cosine, OneCycle, TrainOptions
 
     schedule = {"cosine": Cosine, "onecycle": OneCycle}[options.schedule](peak=options.rate)
-    return TrainOptions(epochs=options.epochs, batch_size=options.batch_size, schedule=schedule, seed=options.seed)
+    return TrainOptions(
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        schedule=schedule,
+        seed=options.seed,
+        shift=options.shift,
+        flip=options.flip,
+        image=image,
+    )
 
 
 def _device_options(options: argparse.Namespace) -> "DeviceOptions":
@@ -248,6 +256,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--rate", type=float, default=3e-3, help="peak learning rate (default 0.003)")
     command.add_argument("--schedule", choices=("cosine", "onecycle"), default="cosine")
     command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--tolerance", type=float, help="of the layer (default 1e-4; 1e-2 serves for training)")
+    command.add_argument("--pool", type=_positive, help="average image outputs to POOL × POOL before the read-out")
+    command.add_argument("--shift", type=int, default=0, help="move training images by up to SHIFT pixels (default 0)")
+    command.add_argument("--flip", action="store_true", help="mirror half of the training images")
     command.add_argument("--accelerator", default="auto", help="auto, cpu or cuda, as Lightning Fabric has it")
     command.add_argument("--devices", type=_positive, default=1)
     command.add_argument("--resume", action="store_true", help="go on with the interrupted run in --out")

@@ -25,7 +25,9 @@ from opteq_cvx.splitting.douglas_rachford import DouglasRachford
 from opteq_cvx.splitting.forward_backward import ForwardBackward
 from opteq_cvx.splitting.graph_form import GraphForm
 from opteq_cvx.splitting.graph_inclusion import GraphInclusion
+from opteq_cvx.splitting.matrix_free import FactoredForwardBackward, matrix_free
 from opteq_cvx.splitting.multipliers import Multipliers
+from opteq_cvx.splitting.pieces import Piece
 from opteq_cvx.splitting.primal_dual import PrimalDual, SaddleForm
 from opteq_cvx.splitting.quadratic import Bounds, QuadraticPart, refuse_indefinite
 from opteq_cvx.splitting.selected import Selected
@@ -105,6 +107,7 @@ def make_plan(
     certify: bool = True,
     splitting: SplittingName | None = None,
     select: SecondStage | None = None,
+    formed: bool = False,
 ) -> Plan:
     """Run the passes and choose a splitting: closed form, else forward–backward, else Douglas–Rachford, else PDHG.
 
@@ -113,6 +116,7 @@ def make_plan(
 
     Args:
         splitting: takes this one instead.
+        formed: P is formed even where its factors are cheaper, as selections need it.
 
     Raises:
         NotConvexError: a constant quadratic form is indefinite.
@@ -121,7 +125,8 @@ def make_plan(
     """
     checked(splitting)
     if select is not None:
-        first, second = make_plan(program, trace, splitting=splitting), make_plan(select.program, splitting=splitting)
+        first = make_plan(program, trace, splitting=splitting)
+        second = make_plan(select.program, splitting=splitting, formed=True)
         if isinstance(second.splitting, PrimalDual):
             if splitting is not None:
                 raise refused(splitting, "a selection needs proxes in the variable or a factorization")
@@ -146,6 +151,10 @@ def make_plan(
         return Plan(program, direct, "closed form", _closed_form_lines(parts), source, back, parts.smooth.stage)
     if splitting == "closed-form":
         raise refused(splitting, direct)
+    free = matrix_free(parts, parts.smooth.factored()) if not formed else None
+    if free is not None:
+        lines = _matrix_free_lines(free, direct)
+        return Plan(program, free, "forward–backward, matrix-free", lines, source, back, free.factors.stage)
     lines = _forward_backward_lines(parts, direct)
     return Plan(program, ForwardBackward(parts), "forward–backward", lines, source, back, parts.smooth.stage)
 
@@ -173,7 +182,7 @@ def _tied(program: Program, trace: Trace | None, *, certify: bool, splitting: Sp
     if found.joint is not None and (certify or convex):
         plan = make_plan(found.joint, trace, splitting=splitting)
         chosen, strong = plan.splitting, scaled(found)
-        if isinstance(chosen, ForwardBackward) and strong > 0.0:
+        if isinstance(chosen, ForwardBackward | FactoredForwardBackward) and strong > 0.0:
             chosen = replace(chosen, strong=strong)
         return replace(plan, splitting=chosen, lines=(*words, *plan.lines), source=program, inclusion=found)
     if splitting is not None:
@@ -302,7 +311,7 @@ def _method_text(method: SelectionMethod) -> str:
 def _refuse_unique(first: Plan, select: SecondStage) -> None:
     """Raises CompileError where F is certified strongly convex."""
     splitting, smooth = first.splitting, None
-    if isinstance(splitting, ForwardBackward | ClosedForm):
+    if isinstance(splitting, ForwardBackward | ClosedForm | FactoredForwardBackward):
         smooth = splitting.parts.smooth
     elif isinstance(splitting, DouglasRachford):
         smooth = splitting.form.smooth
@@ -376,6 +385,41 @@ def _forward_backward_lines(parts: Structure, refused: str) -> tuple[tuple[str, 
         ("iteration", f"{cost} and {proxes}: {_si(flops)}flop a sample"),
         ("not used", f"closed form: {refused}"),
     )
+
+
+def _matrix_free_lines(map_: FactoredForwardBackward, refused: str) -> tuple[tuple[str, str], ...]:
+    parts, factors = map_.parts, map_.factors
+    sources = "; ".join(str(t.origin) for t in parts.smooth.quadratic)
+    pieces = " ".join(_piece_text(p) for p in factors.pieces)
+    known, n = factors.known, parts.layout.n
+    bounds = None if known is None else Bounds(*known)
+    proxes = f"{len(parts.blocks)} prox{'es' * (len(parts.blocks) != 1)}"
+    if bounds is not None:
+        step = _step_text(bounds, False)
+    else:
+        step = "γ = 1/L, L ≥ λ_max(P) from norm bounds of the factors, whenever they change"
+    return (
+        _unknowns(parts),
+        ("update", "u ← prox(u − γ(Pu + q)), P applied factor by factor"),
+        ("quadratic", f"½uᵀPu + qᵀu, P = {pieces.removeprefix('+ ')}, never formed, from {sources}"),
+        *_prox_lines(parts),
+        ("step", step),
+        ("converges", _rate_text(bounds, map_.certified)),
+        ("L", "a constant" if bounds is not None else WHEN[factors.stage]),
+        ("iteration", f"products with the factors and {proxes}: {_si(factors.flops)}flop a sample"),
+        ("not used", f"closed form: {refused}; P itself: {_si(2 * n * n)}flop a sample, {_si(n * n)}numbers"),
+    )
+
+
+def _piece_text(piece: Piece) -> str:
+    """Like "− 0.5 KᵀK with K = conv2d(·, W)"."""
+    sign = "−" if piece.factor < 0 else "+"
+    number = "" if abs(piece.factor) == 1.0 else f"{abs(piece.factor):.4g} "
+    if piece.plain:
+        return f"{sign} {number}I"
+    middle = "" if piece.weight is None else "diag(w) "
+    image = printer.linear_map(piece.k, "u")
+    return f"{sign} {number}Kᵀ{middle}K [Ku = {image}]"
 
 
 def _douglas_rachford_lines(form: GraphForm, refused: str) -> tuple[tuple[str, str], ...]:

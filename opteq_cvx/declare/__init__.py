@@ -2,6 +2,7 @@
 
 from opteq_cvx.declare import priors
 from opteq_cvx.declare.activation import activation
+from opteq_cvx.declare.convolution import avg_pool2d, conv2d, conv2d_matrix, conv_transpose2d, differences2d
 from opteq_cvx.declare.input import Input
 from opteq_cvx.declare.parameter import leaf_of
 from opteq_cvx.declare.selecting import Selecting
@@ -17,8 +18,13 @@ __all__ = [
     "Weight",
     "activation",
     "average",
+    "avg_pool2d",
     "branches",
+    "conv2d",
+    "conv2d_matrix",
+    "conv_transpose2d",
     "cycle",
+    "differences2d",
     "leaf_of",
     "priors",
     "tied",

@@ -48,6 +48,8 @@ def maps_of(expr: cp.Expression, scope: Scope) -> tuple[tuple[int, LinearMap], .
     if row is not None and row.op in PRODUCT_RULES and len(varying) == 1:
         at, c = varying[0], hoist(arguments(expr)[1 - varying[0]], scope)
         return ((at, PRODUCT_RULES[row.op](c, arguments(expr)[at].shape, expr.shape, at == 1)),)
+    if row is not None and row.op == "conv2d":
+        return ((0, row.attrs(expr)["linear"](hoist(arguments(expr)[1], scope))),)
     if row is not None and row.op == "power":  # power(x, 1)
         return ((0, SHAPE_RULES["wrap"]((expr.shape,), expr.shape, {})[0]),)
     return extracted(expr, scope)

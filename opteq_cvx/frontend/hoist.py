@@ -16,6 +16,7 @@ from opteq_cvx.frontend.names import arguments, entry, hidden
 from opteq_cvx.frontend.scope import Scope, complex_values, text
 from opteq_cvx.ir import act
 from opteq_cvx.ir.frozen import FrozenDict, size
+from opteq_cvx.ir.linmap import Reshape, compose
 from opteq_cvx.ir.param import Apply, Const, ParamExpr, add, is_one, multiply, neg
 from opteq_cvx.ir.param import const as make_const
 
@@ -118,12 +119,26 @@ def _gather(expr: cp.Expression, args: tuple[ParamExpr, ...], attrs: dict[str, A
     return Apply("gather", args, expr.shape, FrozenDict(attrs))
 
 
+def _conv2d(expr: cp.Expression, args: tuple[ParamExpr, ...], attrs: dict[str, Any]) -> ParamExpr:
+    return act.apply(attrs["linear"](args[1]), args[0])
+
+
+def _conv2d_matrix(expr: cp.Expression, args: tuple[ParamExpr, ...], attrs: dict[str, Any]) -> ParamExpr:
+    """A map between vectors, as the matrix of parameters that it is."""
+    conv = attrs["linear"](args[0])
+    rows, columns = (size(conv.shape_out),), (size(conv.shape_in),)
+    flat = compose(Reshape(conv.shape_out, rows, "C"), compose(conv, Reshape(columns, conv.shape_in, "C")))
+    return Apply("map_matrix", args, expr.shape, FrozenDict(map=flat))
+
+
 def _quad_over_lin(expr: cp.Expression, args: tuple[ParamExpr, ...], attrs: dict[str, Any]) -> ParamExpr:
     return Apply("quad_over_lin", (args[0], act.reshape(args[1], ())), expr.shape, FrozenDict(attrs))
 
 
 _RULES: dict[str, Any] = {
     "add": _add,
+    "conv2d": _conv2d,
+    "conv2d_matrix": _conv2d_matrix,
     "broadcast_to": lambda expr, args, attrs: act.spread(args[0], expr.shape),
     "gather": _gather,
     "gmatmul": lambda expr, args, attrs: Apply("gmatmul", (args[1], args[0]), expr.shape),

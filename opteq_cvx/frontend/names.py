@@ -81,6 +81,11 @@ def _pnorm(atom: Any) -> Attrs:
     return {"p": float(atom.p), **_axis(atom)}
 
 
+def _linear(atom: Any) -> Attrs:
+    """How a convolution follows from its kernel."""
+    return {"linear": atom.linear}
+
+
 def _activation(atom: Any) -> Attrs:
     return {"name": atom.activation, "options": dict(atom.options), "half": atom.half}
 
@@ -201,6 +206,10 @@ ROWS: tuple[_Row, ...] = (
     *_rows("cvxpy.atoms.prod", {"Prod": Entry("prod", _axis)}),
     *_rows("cvxpy.atoms.quad_form", {"QuadForm": "quad_form", "SymbolicQuadForm": "symbolic_quad_form"}),
     *_rows("cvxpy.atoms.quad_over_lin", {"quad_over_lin": Entry("quad_over_lin", _axis)}),
+    *_rows(
+        "opteq_cvx.declare.convolution",
+        {"Convolution": Entry("conv2d", _linear), "ConvolutionMatrix": Entry("conv2d_matrix", _linear)},
+    ),
     *_rows("opteq_cvx.declare.activation", {"ActivationAtom": Entry("activation", _activation)}),
     *_rows("cvxpy.atoms.quantum_rel_entr", {"quantum_rel_entr": "quantum_rel_entr"}),
     *_rows("cvxpy.atoms.sigma_max", {"sigma_max": "sigma_max"}),

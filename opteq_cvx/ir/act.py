@@ -14,6 +14,7 @@ from opteq_cvx.ir.linmap import (
     Adjoint,
     Broadcast,
     Compose,
+    Conv2d,
     Diagonal,
     Gather,
     Identity,
@@ -138,6 +139,8 @@ def apply(m: LinearMap, p: ParamExpr) -> ParamExpr:
             return Apply("gather", (p,), m.shape_out, FrozenDict(index=index))
         case Kron(a=a, side=side):
             return Apply("kron", (a, p) if side == "left" else (p, a), m.shape_out)
+        case Conv2d():
+            return _opaque("map_apply", m, p, m.shape_out)
         case Sparse():
             if isinstance(p, Const):
                 return const(meaning.apply(m, p.dense()))
@@ -184,7 +187,7 @@ def adjoint(m: LinearMap, p: ParamExpr) -> ParamExpr:
             if isinstance(p, Const):
                 return const(meaning.adjoint(m, p.dense()))
             return _opaque("map_adjoint", m, p, m.shape_in)
-        case Kron():
+        case Kron() | Conv2d():
             return _opaque("map_adjoint", m, p, m.shape_in)
 
 

@@ -198,6 +198,25 @@ class Kron(Frozen):
         object.__setattr__(self, "shape_out", (p * m, q * n))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Conv2d(Frozen):
+    """Cross-correlation (C, H, W) ↦ (O, H', W') with a kernel (O, C/groups, h, w), zeros around the image.
+
+    H' = ⌊(H + 2·padding − h)/stride⌋ + 1, W' likewise; the meaning of `torch.nn.functional.conv2d`.
+    """
+
+    kernel: ParamExpr
+    shape_in: Shape
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    groups: int = 1
+
+    @property
+    def shape_out(self) -> Shape:
+        sides = zip(self.shape_in[1:], self.kernel.shape[2:], self.stride, self.padding, strict=True)
+        return (self.kernel.shape[0], *((n + 2 * p - k) // s + 1 for n, k, s, p in sides))
+
+
 LinearMap = (
     Identity
     | Zero
@@ -214,6 +233,7 @@ LinearMap = (
     | SumMap
     | Adjoint
     | Kron
+    | Conv2d
 )
 
 
@@ -226,6 +246,8 @@ def coefficients(m: LinearMap) -> tuple[ParamExpr, ...]:
             return (a,)
         case RightMul(b=b):
             return (b,)
+        case Conv2d(kernel=kernel):
+            return (kernel,)
         case Compose(maps=maps) | SumMap(maps=maps):
             return tuple(c for part in maps for c in coefficients(part))
         case Adjoint(of=of):

@@ -9,6 +9,7 @@ from opteq_cvx.ir.linmap import (
     Adjoint,
     Broadcast,
     Compose,
+    Conv2d,
     Diagonal,
     Gather,
     Identity,
@@ -68,6 +69,8 @@ def apply(m: LinearMap, x: Array, values: Values = constant_value) -> Array:
             return np.asarray(np.sum([apply(part, x, values) for part in maps], axis=0))
         case Adjoint(of=of):
             return adjoint(of, x, values)
+        case Conv2d(kernel=kernel):
+            return correlate(x, values(kernel), m)
         case Kron():
             left, right = (values(m.a), x) if m.side == "left" else (x, values(m.a))
             return np.asarray(np.kron(left, right), dtype=np.float64)
@@ -106,11 +109,37 @@ def adjoint(m: LinearMap, y: Array, values: Values = constant_value) -> Array:
             return np.asarray(np.sum([adjoint(part, y, values) for part in maps], axis=0))
         case Adjoint(of=of):
             return apply(of, y, values)
+        case Conv2d(kernel=kernel):
+            return correlate_adjoint(y, values(kernel), m)
         case Kron(a=a):
             (p, q), (rows, columns) = a.shape, m.shape_in
             if m.side == "left":
                 return np.asarray(np.einsum("ij,iajb->ab", values(a), y.reshape(p, rows, q, columns)))
             return np.asarray(np.einsum("ij,aibj->ab", values(a), y.reshape(rows, p, columns, q)))
+
+
+def correlate(x: Array, kernel: Array, m: Conv2d) -> Array:
+    """out[o, i, j] = Σ kernel[o, c, a, b] · x[c, stride·i + a − padding, stride·j + b − padding] within a group."""
+    (sh, sw), (ph, pw), g = m.stride, m.padding, m.groups
+    padded = np.pad(x, ((0, 0), (ph, ph), (pw, pw)))
+    patches = np.lib.stride_tricks.sliding_window_view(padded, kernel.shape[2:], axis=(1, 2))[:, ::sh, ::sw]
+    grouped = patches.reshape(g, -1, *patches.shape[1:])
+    filters = kernel.reshape(g, -1, *kernel.shape[1:])
+    return np.asarray(np.einsum("gocab,gcijab->goij", filters, grouped)).reshape(m.shape_out)
+
+
+def correlate_adjoint(y: Array, kernel: Array, m: Conv2d) -> Array:
+    """The adjoint of `correlate`: every output is spread over the window it came from."""
+    (sh, sw), (ph, pw), g = m.stride, m.padding, m.groups
+    c, h, w = m.shape_in
+    padded = np.zeros((g, c // g, h + 2 * ph, w + 2 * pw))
+    grouped = y.reshape(g, -1, *m.shape_out[1:])
+    filters = kernel.reshape(g, -1, *kernel.shape[1:])
+    rows, columns = m.shape_out[1:]
+    for a, b in np.ndindex(*kernel.shape[2:]):
+        window = (slice(a, a + sh * rows, sh), slice(b, b + sw * columns, sw))
+        padded[:, :, *window] += np.einsum("goc,goij->gcij", filters[..., a, b], grouped)
+    return padded.reshape(c, h + 2 * ph, w + 2 * pw)[:, ph : ph + h, pw : pw + w]
 
 
 def kept(m: Sum) -> Shape:

@@ -10,6 +10,7 @@ from opteq_cvx.ir.linmap import (
     Adjoint,
     Broadcast,
     Compose,
+    Conv2d,
     Diagonal,
     Gather,
     Identity,
@@ -214,9 +215,18 @@ def _map(m: LinearMap, x: Text) -> Text:
             return _sum([_map(part, x) for part in maps])
         case Adjoint(of=of):
             return f"adjoint[{_map(of, ('·', 2))[0]}]({x[0]})", 2
+        case Conv2d(kernel=kernel):
+            return f"conv2d({x[0]}, {_param(kernel, {})[0]}{_conv_options(m)})", 2
         case Kron(a=a, side=side):
             first, second = (_param(a, {})[0], x[0]) if side == "left" else (x[0], _param(a, {})[0])
             return f"kron({first}, {second})", 2
+
+
+def _conv_options(m: Conv2d) -> str:
+    """What of a convolution's options is not the default."""
+    pairs = (("stride", m.stride, (1, 1)), ("padding", m.padding, (0, 0)))
+    words = [f", {k}={v[0] if v[0] == v[1] else v}" for k, v, usual in pairs if v != usual]
+    return "".join(words) + (f", groups={m.groups}" if m.groups > 1 else "")
 
 
 def _picked(x: Text, index: IntArray, source: Shape) -> str:

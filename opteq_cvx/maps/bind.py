@@ -4,6 +4,7 @@ from opteq_cvx.ir import linmap as lm
 from opteq_cvx.ir.frozen import size
 from opteq_cvx.maps.base import Lookup, Operator
 from opteq_cvx.maps.combine import Regrouped, Total, chain, transposed
+from opteq_cvx.maps.conv import Conv2dOperator
 from opteq_cvx.maps.gather import gather_operator
 from opteq_cvx.maps.kron import kron_operator
 from opteq_cvx.maps.matrix import ConstantSparse, LeftMulOperator, RightMulOperator, matrix_of
@@ -49,5 +50,7 @@ def bind(linear: lm.LinearMap, lookup: Lookup) -> Operator:
             return Total(*ends, tuple(bind(part, lookup) for part in maps))
         case lm.Adjoint(of=of):
             return transposed(bind(of, lookup))
+        case lm.Conv2d(kernel=kernel):
+            return Conv2dOperator(*ends, lookup(kernel), linear.stride, linear.padding, linear.groups)
         case lm.Kron():
             return kron_operator(linear, lookup)

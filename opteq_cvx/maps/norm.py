@@ -17,6 +17,7 @@ from opteq_cvx.ir.frozen import IntArray, size
 from opteq_cvx.ir.param import Const, ParamExpr
 from opteq_cvx.maps.base import PROBE, Lookup
 from opteq_cvx.maps.combine import flat
+from opteq_cvx.maps.conv_norm import conv_norm
 from opteq_cvx.maps.dense import dense
 from opteq_cvx.maps.sparse import sparse_matrix
 
@@ -73,6 +74,8 @@ def _bound(linear: lm.LinearMap, values: _Values) -> Tensor:
             return _coefficient(a, values)
         case lm.Kron(a=a):
             return flat(values(a)).square().sum(dim=1).sqrt()  # an outer product: the Frobenius norm, exactly
+        case lm.Conv2d(kernel=kernel):
+            return conv_norm(values(kernel), linear.stride, linear.groups)
         case lm.Gather(index=index):
             return values.number(math.sqrt(_most_frequent(index)))
         case lm.Sum() | lm.Broadcast():

@@ -7,12 +7,14 @@ is known by construction; both then are computed from the values.
 import math
 
 import numpy as np
+import torch
 
 from opteq_cvx.ir.frozen import Array, size
 from opteq_cvx.ir.linmap import (
     Adjoint,
     Broadcast,
     Compose,
+    Conv2d,
     Diagonal,
     Gather,
     Identity,
@@ -26,6 +28,7 @@ from opteq_cvx.ir.linmap import (
     Zero,
 )
 from opteq_cvx.ir.param import Apply, Const, Leaf, ParamExpr, is_zero
+from opteq_cvx.maps.conv_norm import conv_norm
 
 EXACT = 1024  # constants up to this side have their norm computed exactly
 UP = 1.0 + 1e-12  # covers the rounding of that
@@ -69,6 +72,8 @@ def map_norm(m: LinearMap) -> float | None:
             return float(np.abs(d.dense()).max(initial=0.0)) if isinstance(d, Const) else _scalar(d)
         case LeftMul(a=a) | RightMul(b=a):
             return norm_bound(a)
+        case Conv2d(kernel=kernel):
+            return _kernel_norm(m, kernel)
         case Gather(index=index):
             used = index[index >= 0]
             return math.sqrt(int(np.bincount(used).max())) if used.size else 0.0
@@ -84,6 +89,18 @@ def map_norm(m: LinearMap) -> float | None:
             return total
         case SumMap(maps=maps):
             return _total([map_norm(part) for part in maps])
+        case _:
+            return None
+
+
+def _kernel_norm(m: Conv2d, kernel: ParamExpr) -> float | None:
+    """Of a constant kernel computed, of a weight its `norm`, which bounds every convolution with it."""
+    match kernel:
+        case Const():
+            value = torch.from_numpy(kernel.dense().copy()).unsqueeze(0)
+            return float(conv_norm(value, m.stride, m.groups)) * UP
+        case Leaf(attributes=a) if a.get("norm") is not None and m.groups == 1:
+            return float(a["norm"])
         case _:
             return None
 

@@ -10,6 +10,7 @@ from opteq_cvx.ir.frozen import size
 from opteq_cvx.ir.program import Program, Term
 from opteq_cvx.maps.affine import affine
 from opteq_cvx.maps.evaluate import Environment
+from opteq_cvx.splitting.pieces import product
 
 TINY = 1e-10  # the step with which a prox becomes the projection onto the domain
 SLACK = 0.4  # rounding to this power is how far outside, relatively, an iterate may lie
@@ -40,14 +41,26 @@ def term_value(term: Term, variables: Mapping[str, Tensor], env: Environment) ->
     """⟨w, f(Kx + b)⟩ of one term, (1|B,)."""
     f = atom(term.atom).from_static(term.static)
     x = affine(term.arg, variables, env)
-    data = _data(term, env)
-    value = f.value(x, data)
-    if Trait.SET not in f.traits:
+    curved = _curved(term, x, env)
+    if curved is not None:
+        value, data = curved, {}
+    else:
+        data = _data(term, env)
+        value = f.value(x, data)
+    if Trait.SET not in f.traits and curved is None:
         value = f.value(_inside(f, x, value, data), data)
     if term.weight is not None:
         weight = env(term.weight)
         value = value * weight.reshape(weight.shape[0], *(1,) * (value.ndim - weight.ndim), *weight.shape[1:])
     return value.reshape(value.shape[0], size(value.shape[1:])).sum(dim=1)
+
+
+def _curved(term: Term, x: Tensor, env: Environment) -> Tensor | None:
+    """xᵀPx (B, 1) of a quadratic form whose matrix is made of convolutions and never formed; else None."""
+    if term.atom != "quad_form" or len(term.arg.shape) != 1:
+        return None
+    image = product(term.data["P"], x, env)
+    return None if image is None else (x * image).sum(dim=1, keepdim=True)
 
 
 def _inside(f: Atom, x: Tensor, value: Tensor, data: Mapping[str, Tensor]) -> Tensor:

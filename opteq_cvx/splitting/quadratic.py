@@ -30,8 +30,9 @@ from opteq_cvx.ir.program import Affine, Term
 from opteq_cvx.maps.evaluate import Environment
 from opteq_cvx.maps.operator import bind
 from opteq_cvx.maps.operator import dense as dense_map
-from opteq_cvx.splitting.by_construction import spectral_bounds
+from opteq_cvx.splitting.by_construction import norm_bound, spectral_bounds
 from opteq_cvx.splitting.flat import join
+from opteq_cvx.splitting.pieces import Factored, factored, product
 
 HALF = 0.5  # the weight of ½uᵀPu
 ROUNDING = 1e3  # an eigenvalue above −ROUNDING·eps·λ_max counts as nonnegative
@@ -73,6 +74,10 @@ class QuadraticPart(Frozen):
     def certified(self) -> bool:
         """Whether P ⪰ 0 holds by construction, for all admissible weights."""
         return all(t.atom == "square" or _by_construction(t.data["P"]) for t in self.quadratic)
+
+    def factored(self) -> Factored | None:
+        """P as a sum of factored pieces, where the terms show factors."""
+        return factored(self.layout, self.quadratic, constant_scalar)
 
     def whole(self, term: Term) -> bool:
         """Whether a term's argument is the whole of u itself (one variable, identity map; or all, stacked in order)."""
@@ -118,7 +123,10 @@ class QuadraticPart(Frozen):
             else:
                 scale = _scale(term, env)
                 flat = b.reshape(b.shape[0], size(b.shape[1:]))
-                weighted = 2 * scale * (flat.unsqueeze(1) @ _sym(env(term.data["P"]))).squeeze(1)
+                image = product(term.data["P"], flat, env)
+                if image is None:
+                    image = (flat.unsqueeze(1) @ _sym(env(term.data["P"]))).squeeze(1)
+                weighted = 2 * scale * image
                 weighted = weighted.reshape((weighted.shape[0], *b.shape[1:]))
             q = _plus(q, self._pull_back(term.arg, weighted, env))
         return torch.zeros((1, self.layout.n), dtype=env.dtype, device=env.device) if q is None else q
@@ -212,7 +220,9 @@ def symmetric(p: ParamExpr) -> bool:
         case Apply(op="add" | "neg", args=args):
             return all(symmetric(a) for a in args)
         case Const(value=value):
-            return isinstance(value, np.ndarray) and value.ndim == 2 and _diagonal(value)
+            if isinstance(value, np.ndarray):
+                return value.ndim == 2 and _diagonal(value)
+            return int(value.count_nonzero()) == int(np.count_nonzero(value.diagonal()))
         case _:
             return False
 
@@ -316,6 +326,10 @@ def _is_identity(expr: ParamExpr) -> bool:
 def _gram_norm(gram: ParamExpr) -> float | None:
     """ρ² of WWᵀ or WᵀW with a bounded W, else None."""
     match gram:
+        case Apply(op="matmul", args=(Apply(op="map_matrix") as a, Apply(op="transpose", args=(b,)))) if a is b:
+            return _square(norm_bound(a))
+        case Apply(op="matmul", args=(Apply(op="transpose", args=(a,)), Apply(op="map_matrix") as b)) if a is b:
+            return _square(norm_bound(b))
         case Apply(op="matmul", args=(Leaf() as a, Apply(op="transpose", args=(b,)))) if a is b:
             leaf = a
         case Apply(op="matmul", args=(Apply(op="transpose", args=(a,)), Leaf() as b)) if a is b:
@@ -326,6 +340,10 @@ def _gram_norm(gram: ParamExpr) -> float | None:
         return 1.0
     rho = leaf.attributes.get("norm")
     return None if rho is None else float(rho) ** 2
+
+
+def _square(norm: float | None) -> float | None:
+    return None if norm is None else norm * norm
 
 
 def spectrum(p: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 from typing_extensions import override
 
 from opteq_cvx.errors import InputError, message
@@ -18,13 +19,14 @@ LAYER, WEIGHTS = "layer.opteq", "classifier.safetensors"
 
 
 class Classifier(nn.Module):
-    """logits = R u*(A s + a) + r with s = (x − mean) / scale and u* the equilibrium.
+    """logits = R pool(u*(A s + a)) + r with s = (x − mean) / scale and u* the equilibrium.
 
     The features of a sample feed the layer's inputs in order. Where their number is not the number of entries
     of the inputs, a linear map A joins the two; otherwise A is the identity and has no weights.
 
     Args:
         layer: the compiled program; all its outputs are read, flattened and joined.
+        pool: outputs that are images (C, H, W) are averaged over windows to (C, pool, pool) first; None: they are not.
         features: numbers per sample.
         classes: number of labels.
 
@@ -35,7 +37,7 @@ class Classifier(nn.Module):
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, layer: EquilibriumLayer, *, features: int, classes: int) -> None:
+    def __init__(self, layer: EquilibriumLayer, *, features: int, classes: int, pool: int | None = None) -> None:
         super().__init__()
         program = layer.program
         self.layer = layer
@@ -46,7 +48,8 @@ class Classifier(nn.Module):
             found = "the program has no input"
             raise InputError(message(found, "at least one oc.Input", "declare the data as oc.Input"))
         self.input_map = nn.Identity() if wanted == features else nn.Linear(features, wanted)
-        self.read_out = nn.Linear(sum(math.prod(o.value.shape) for o in program.outputs), classes)
+        self.pool = pool
+        self.read_out = nn.Linear(sum(self._read(o.value.shape) for o in program.outputs), classes)
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("scale", torch.ones(()))
 
@@ -65,9 +68,18 @@ class Classifier(nn.Module):
     def forward(self, x: Float[Tensor, "batch features"]) -> Float[Tensor, "batch classes"]:
         """Unnormalized class scores."""
         outputs = self.layer(*self.layer_inputs(x))
-        flat = torch.cat([output.reshape(len(x), -1) for output in outputs], dim=-1)
+        flat = torch.cat([self._pooled(output).reshape(len(x), -1) for output in outputs], dim=-1)
         logits: Tensor = self.read_out(flat)
         return logits
+
+    def _read(self, shape: tuple[int, ...]) -> int:
+        """Numbers that the read-out sees of an output."""
+        return shape[0] * self.pool**2 if self.pool is not None and len(shape) == 3 else math.prod(shape)
+
+    def _pooled(self, output: Tensor) -> Tensor:
+        if self.pool is None or output.ndim != 4:
+            return output
+        return adaptive_avg_pool2d(output, self.pool)
 
     def save(self, folder: Path) -> None:
         """Write the layer, which `oc.load` reads, and the state of the whole classifier, into `folder`."""

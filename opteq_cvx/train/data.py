@@ -35,12 +35,13 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """A classification task with labels 0 … classes − 1."""
+    """A classification task with labels 0 … classes − 1; `image` is the shape (C, H, W) of samples that are images."""
 
     name: str
     train: Split
     test: Split
     classes: int
+    image: tuple[int, int, int] | None = None
 
     @property
     def features(self) -> int:
@@ -141,7 +142,14 @@ def _data(name: str, arrays: Arrays) -> Data:
     if not all(np.issubdtype(v.dtype, np.integer) for v in (y, y_test)) or min(y.min(), y_test.min()) < 0:
         raise FileError(message("labels that do not count from 0", "integers ≥ 0", "recode them", origin=name))
     classes = int(max(y.max(), y_test.max())) + 1
-    return Data(name, _split(x, y), _split(x_test, y_test), classes)
+    return Data(name, _split(x, y), _split(x_test, y_test), classes, _image(x.shape[1:]))
+
+
+def _image(shape: tuple[int, ...]) -> tuple[int, int, int] | None:
+    """The shape (C, H, W) of samples (H, W) or (C, H, W); None for vectors."""
+    if len(shape) == 2:
+        return 1, shape[0], shape[1]
+    return (shape[0], shape[1], shape[2]) if len(shape) == 3 else None
 
 
 def _split(x: npt.NDArray[np.generic], y: npt.NDArray[np.generic]) -> Split:

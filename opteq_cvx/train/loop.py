@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 from opteq_cvx.errors import InputError, OpteqError, message
 from opteq_cvx.extras import require
 from opteq_cvx.record import record
+from opteq_cvx.train.augment import augment
 from opteq_cvx.train.checkpoint import Position, load_checkpoint, save_checkpoint
 from opteq_cvx.train.data import Data
 from opteq_cvx.train.interrupt import Interrupt
@@ -138,7 +139,8 @@ class _Trainer:
         for step, rows in self._batches(epoch, first):
             for group in self.optimizer.param_groups:
                 group["lr"] = self._rate(epoch, step)
-            running.add(len(rows), **self._step(wrapped, optimizer, x[rows], y[rows]))
+            batch = augment(x[rows], self.options, seed=epoch * self.per_epoch + step)
+            running.add(len(rows), **self._step(wrapped, optimizer, batch, y[rows]))
             bar.advance(epoch, f"loss {running.means()['loss']:.4f}")
             if self._asked_to_stop(interrupt) and step + 1 < self.per_epoch:
                 self._save(epoch, step + 1, running)

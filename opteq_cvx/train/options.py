@@ -66,7 +66,9 @@ def _half_cosine(begin: float, end: float, part: float) -> float:
 class TrainOptions:
     """What a run does: AdamW on the cross-entropy, the rate given by `schedule`.
 
-    Weight decay acts on matrices only, not on biases and scalars such as a prior's strength.
+    Weight decay acts on matrices only, not on biases and scalars such as a prior's strength. Samples that are images
+    (C, H, W) = `image`, flattened, are augmented in training: moved by up to `shift` pixels in each direction, over
+    zeros, and with `flip` mirrored left to right every other time.
     """
 
     epochs: int = 20
@@ -75,11 +77,19 @@ class TrainOptions:
     weight_decay: float = 1e-2
     clip: float = 1.0
     seed: int = 0
+    shift: int = 0
+    flip: bool = False
+    image: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
         for name, value, low in (("epochs", self.epochs, 1), ("batch_size", self.batch_size, 1)):
             if value < low:
                 raise InputError(message(f"{name} is {value}", f"{name} ≥ {low}", f"raise {name}"))
+        if self.shift < 0:
+            raise InputError(message(f"shift is {self.shift}", "shift ≥ 0", "raise shift"))
+        if (self.shift or self.flip) and self.image is None:
+            found = "augmentation of samples that are not images"
+            raise InputError(message(found, "image=(C, H, W)", "drop shift and flip, or give the shape"))
         for name, number in (("clip", self.clip), ("weight_decay", self.weight_decay)):
             if not (math.isfinite(number) and number >= 0):
                 raise InputError(message(f"{name} is {number}", f"a finite {name} ≥ 0", f"correct {name}"))

@@ -42,6 +42,8 @@ def matrix(m: L.LinearMap) -> sp.csr_array:
         case L.Kron(a=Const() as a):
             units = np.eye(n_in).reshape(n_in, *m.shape_in)
             return sp.csr_array(np.stack([_kron(a.dense(), u, m.side).reshape(-1) for u in units], axis=1))
+        case L.Conv2d(kernel=Const() as kernel):
+            return conv_matrix(m, kernel.dense())
         case L.Compose(maps=maps):
             total = matrix(maps[-1])
             for part in reversed(maps[:-1]):
@@ -71,6 +73,29 @@ def matrix(m: L.LinearMap) -> sp.csr_array:
             return _selection(np.broadcast_to(np.arange(n_in).reshape(m.shape_in), m.shape_out), n_in)
         case _:
             raise TypeError(f"{type(m).__name__} has parameters")
+
+
+def windows(m: L.Conv2d) -> IntArray:
+    """(outputs, C/groups, h, w) flat positions of the entries under each output's window, −1 outside the image."""
+    (c, h, w), (o, rows, columns), (kh, kw) = m.shape_in, m.shape_out, m.kernel.shape[2:]
+    (sh, sw), (ph, pw) = m.stride, m.padding
+    i = (np.arange(rows) * sh - ph)[:, None] + np.arange(kh)
+    j = (np.arange(columns) * sw - pw)[:, None] + np.arange(kw)
+    place = i[:, None, :, None] * w + j[None, :, None, :]
+    inside = ((i >= 0) & (i < h))[:, None, :, None] & ((j >= 0) & (j < w))[None, :, None, :]
+    channels = (np.arange(o) // (o // m.groups))[:, None] * (c // m.groups) + np.arange(c // m.groups)
+    full = channels[:, None, None, :, None, None] * (h * w) + place[None, :, :, None]
+    return np.asarray(np.where(np.broadcast_to(inside[None, :, :, None], full.shape), full, -1))
+
+
+def conv_matrix(m: L.Conv2d, kernel: Array) -> sp.csr_array:
+    """The matrix of a convolution: a row for each output, its kernel at the entries under its window."""
+    index = windows(m).reshape(size(m.shape_out), -1)
+    pixels = size(m.shape_out[1:])
+    data = np.repeat(kernel.reshape(kernel.shape[0], -1), pixels, axis=0)
+    kept = index >= 0
+    rows = np.broadcast_to(np.arange(index.shape[0])[:, None], index.shape)
+    return sp.csr_array((data[kept], (rows[kept], index[kept])), shape=(index.shape[0], size(m.shape_in)))
 
 
 def _selection(index: IntArray, n_in: int) -> sp.csr_array:
@@ -124,6 +149,8 @@ def _times_parameter(m: L.LinearMap, x: cp.Expression, lookup: Lookup, adjoint: 
             return vec(matmul(rows, lookup(b).T if adjoint else lookup(b)))
         case L.Kron(a=a):
             return _kron_product(lookup(a), m, x, adjoint)
+        case L.Conv2d(kernel=kernel):
+            return _convolution(lookup(kernel), m, x, adjoint)
         case _:
             raise TypeError(f"no CVXPY form of {type(m).__name__} with parameters")
 
@@ -137,6 +164,26 @@ def _product(a: cp.Expression, x: cp.Expression, shape: Shape) -> cp.Expression:
     back = matrix(L.Permute((1, 0, 2), (int(a.shape[0]), lead, k)))
     columns = reshape(matmul(cp.Constant(front), x), (n, lead * k))
     return matmul(cp.Constant(back), vec(matmul(a, columns)))
+
+
+def _convolution(kernel: cp.Expression, m: L.Conv2d, x: cp.Expression, adjoint: bool) -> cp.Expression:
+    """Group by group: the filters as a matrix times the patches of x, or its adjoint."""
+    o, rows, columns = m.shape_out
+    each, pixels = o // m.groups, rows * columns
+    taps = size(m.kernel.shape[1:])
+    index = windows(m).reshape(o, pixels, taps)
+    filters = reshape(kernel, (o, taps))
+    parts = []
+    for g in range(m.groups):
+        own = slice(g * each, (g + 1) * each)
+        patches = _selection(freeze_index(index[g * each].T.reshape(-1)), size(m.shape_in))
+        if adjoint:
+            y = reshape(x[g * each * pixels : (g + 1) * each * pixels], (each, pixels))
+            parts.append(matmul(cp.Constant(patches.T), vec(matmul(filters[own].T, y))))
+        else:
+            picked = reshape(matmul(cp.Constant(patches), x), (taps, pixels))
+            parts.append(vec(matmul(filters[own], picked)))
+    return add(parts) if adjoint else cp.hstack(parts)
 
 
 def _kron_product(a: cp.Expression, m: L.Kron, x: cp.Expression, adjoint: bool) -> cp.Expression:

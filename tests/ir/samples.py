@@ -9,6 +9,7 @@ from opteq_cvx.ir.linmap import (
     Adjoint,
     Broadcast,
     Compose,
+    Conv2d,
     Diagonal,
     Gather,
     Identity,
@@ -103,5 +104,6 @@ def everything() -> tuple[Program, tuple[object, ...]]:
         Match(root, {"x": leaf}),
         Layout.of(program),
         selection,
+        Conv2d(const(np.ones((1, 1, 2, 2))), (1, 3, 3), (1, 2), (0, 1)),
     )
     return program, others

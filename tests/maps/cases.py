@@ -12,6 +12,7 @@ from opteq_cvx.ir.linmap import (
     Adjoint,
     Broadcast,
     Compose,
+    Conv2d,
     Diagonal,
     Gather,
     Identity,
@@ -27,6 +28,7 @@ from opteq_cvx.ir.linmap import (
     Zero,
 )
 from opteq_cvx.ir.param import Leaf, Stage, const
+from opteq_cvx.verify.linear import conv_matrix
 
 Matrix = npt.NDArray[np.float64]
 Coefficients = Mapping[str, Matrix]
@@ -94,6 +96,8 @@ def kron_of(left: bool) -> Callable[[Coefficients], Matrix]:
     return truth
 
 
+KERNEL = leaf("kernel", 2, 1, 2, 3)
+CONV = Conv2d(KERNEL, (2, 3, 4), (1, 2), (1, 1), 2)
 PAD = np.array([-1, -1, 2, 3, 4, -1])
 STRIDE = np.array([0, 2, 4])
 HOLES = np.array([[4, -1, 0], [-1, 2, 2]])
@@ -149,6 +153,8 @@ CASES: tuple[Case, ...] = (
     Case("kron left", Kron(K, (2, 2)), kron_of(left=True), (K,)),
     Case("kron right", Kron(K, (2, 2), "right"), kron_of(left=False), (K,)),
     Case("kron sparse", Kron(const(TALL), (2, 1)), lambda c: _kron_sparse()),
+    Case("conv2d", CONV, lambda c: conv_matrix(CONV, c["kernel"]).toarray(), (KERNEL,)),
+    Case("adjoint conv2d", Adjoint(CONV), lambda c: conv_matrix(CONV, c["kernel"]).toarray().T, (KERNEL,)),
     Case("adjoint left", Adjoint(LeftMul(A, (3, 2))), lambda c: np.kron(c["A"], eye(2)).T, (A,)),
     Case("adjoint sparse", Adjoint(Sparse(CSR, (6,), (5,))), lambda c: CSR.toarray().T),
     Case("adjoint kron", Adjoint(Kron(K, (2, 2))), lambda c: kron_of(left=True)(c).T, (K,)),
