@@ -8,6 +8,7 @@ from typing_extensions import override
 
 from opteq_cvx.ir.frozen import Shape
 from opteq_cvx.maps.base import Operator
+from opteq_cvx.maps.combine import Regrouped
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,4 +83,5 @@ class Columns(Operator):
 
     @override
     def lift(self, columns: int) -> Operator:
-        raise NotImplementedError  # a lifted operator is applied, never lifted again
+        wide = self.of.lift(self.shape_in[-1] * columns)
+        return Regrouped((*self.shape_in, columns), (*self.shape_out, columns), wide)

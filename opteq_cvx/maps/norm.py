@@ -75,7 +75,7 @@ def _bound(linear: lm.LinearMap, values: _Values) -> Tensor:
         case lm.Kron(a=a):
             return flat(values(a)).square().sum(dim=1).sqrt()  # an outer product: the Frobenius norm, exactly
         case lm.Conv2d(kernel=kernel):
-            return conv_norm(values(kernel), linear.stride, linear.groups)
+            return _sharpened(linear, conv_norm(values(kernel), linear.stride, linear.groups), values)
         case lm.Gather(index=index):
             return values.number(math.sqrt(_most_frequent(index)))
         case lm.Sum() | lm.Broadcast():
