@@ -287,3 +287,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--out", type=Path, default=Path("demo_out"), help="folder of results (default demo_out)")
     command.set_defaults(command=demo)
     return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -34,6 +34,13 @@ def test_help_and_version_import_nothing_heavy() -> None:
     assert "usage: opteq" in done.stdout
 
 
+def test_the_module_runs_as_the_command_does() -> None:
+    command = [sys.executable, "-m", "opteq_cvx.cli", "explain", "nowhere.py"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == MISTAKE
+    assert "not a Python file" in done.stderr
+
+
 def test_a_mistake_is_one_line_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "nowhere.py"]) == MISTAKE
     captured = capsys.readouterr()
