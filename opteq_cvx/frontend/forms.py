@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import cvxpy as cp
+import numpy as np
 from cvxpy.reductions.complex2real.complex2real import Complex2Real
 from cvxpy.reductions.dgp2dcp.dgp2dcp import Dgp2Dcp
 from typing_extensions import override
@@ -154,5 +155,12 @@ def _real(problem: cp.Problem, wanted: Sequence[Any]) -> Form:
         else:
             re, im = step.canonicalize_tree(w, *step.memory)
             re = cp.Constant(0.0 * w.value if w.is_constant() else 0.0) if re is None else re
-            shown.append(Shown(re, _name(w), im))
+            shown.append(Shown(_used(re, real), _name(w), None if im is None else _used(im, real)))
     return Form(real, tuple(shown))
+
+
+def _used(expr: Any, problem: cp.Problem) -> Any:
+    """`expr` with 0 for each variable that the problem does not hold, as CVXPY fills in parts that nothing uses."""
+    known = {id(v) for v in problem.variables()}
+    absent: dict[int, Any] = {id(v): cp.Constant(np.zeros(v.shape)) for v in expr.variables() if id(v) not in known}
+    return expr.tree_copy(absent) if absent else expr

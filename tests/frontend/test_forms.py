@@ -107,3 +107,15 @@ def test_complex_parameters_and_multipliers_are_refused_in_words() -> None:
     tied = x == 1j
     with pytest.raises(oc.UnsupportedError, match="complex"):
         oc.compile(cp.Problem(cp.Minimize(cp.norm(x)), [tied]), outputs=[tied])
+
+
+@pytest.mark.parametrize("attribute", ["complex", "imag", "hermitian"])
+def test_a_part_that_nothing_uses_is_zero(attribute: str) -> None:
+    """As CVXPY fills it in: the objective looks at one part of X only."""
+    X = cp.Variable((2, 2), name="X", **{attribute: True})
+    target = np.array([[1.0, 2.0], [2.0, -1.0]])
+    part = cp.imag(X) if attribute == "imag" else cp.real(X)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(part - target)))
+    (found,) = oc.compile(problem, outputs=[X]).double()()
+    problem.solve(solver="CLARABEL")
+    np.testing.assert_allclose(found.detach().numpy(), X.value, atol=1e-6)
