@@ -81,7 +81,7 @@ class Box(Atom):
 
     @override
     def prox_inplace(self, v: Tensor, step: Tensor, data: Data) -> Tensor:
-        return v.clamp_(data["lower"], data["upper"])
+        return v.clamp_min_(data["lower"]).clamp_max_(data["upper"])
 
     @override
     def conjugate(self, y: Tensor, data: Data) -> Tensor:

@@ -30,7 +30,7 @@ class _Root(Entrywise):
         v, t = inputs
         k = torch.maximum(v - t, -v)
         tiny = torch.finfo(v.dtype).tiny
-        z = t.clamp_min(tiny).log().sub_(k)
+        z = t.clamp_min(tiny).log() - k
         w = softplus(z).clamp_min_(tiny)
         y = w.log().neg_().add_(z).add_(1.0).mul_(w).div_(w.add_(1.0)).add_(k)
         bound = torch.maximum(v, t - v).div_(k.neg().clamp_min_(tiny)).log_()

@@ -13,13 +13,17 @@ from opteq_cvx.ir.pattern import Op
 
 @dataclass(frozen=True, slots=True)
 class _Root(Entrywise):
-    """x − t/x = v, x > 0; the derivatives are x/r and 1/r with r = x + t/x = √(v² + 4t)."""
+    """x − t/x = v, x > 0; the derivatives are x/r and 1/r with r = x + t/x = √(v² + 4t).
+
+    With q = (|v| + r)/2 the roots of the quadratic are q and −t/q up to sign, and x = max(v, 0) + t/q: one formula
+    for both signs of v, without cancellation and without overflow of v².
+    """
 
     @override
     def solve(self, *inputs: Tensor) -> Tensor:
         v, t = inputs
-        large = torch.hypot(v, t.sqrt().mul_(2.0)).add_(v.abs()).mul_(0.5)  # the roots are large and −t/large
-        return torch.where(v >= 0, large, t / large)
+        q = torch.hypot(v, t.sqrt().mul_(2.0)).add_(v.abs()).mul_(0.5).clamp_min_(torch.finfo(v.dtype).tiny)
+        return torch.div(t, q, out=q).add_(v.relu())
 
     @override
     def partials(self, x: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:

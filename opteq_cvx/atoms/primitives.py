@@ -15,6 +15,8 @@ def soft_threshold(v: Tensor, t: Tensor) -> Tensor:
 def clip(v: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
     """min(max(v, lower), upper); derivative 0 at both bounds, where it goes to the bound. NaN stays NaN."""
     if underived(v, lower, upper):
+        if lower.numel() == upper.numel() == 1:  # torch vectorizes these two, and not its clamp by such tensors
+            return torch.minimum(torch.maximum(v, lower), upper)
         return torch.clamp(v, lower, upper)
     return torch.where(v <= lower, lower, torch.where(v >= upper, upper, v))
 

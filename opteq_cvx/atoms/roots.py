@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from opteq_cvx.atoms.primitives import underived
+
 STEPS = 100
 """Most steps of `newton`: enough to bisect wide brackets down to where Newton's method converges."""
 
@@ -79,7 +81,10 @@ class _Solve(torch.autograd.Function):
 
 
 class Entrywise(Implicit):
-    """A function entry by entry of inputs that broadcast: `partials` are its derivatives by each input."""
+    """A function entry by entry of inputs that broadcast: `partials` are its derivatives by each input.
+
+    Where nothing is derived, `solve` gets the inputs as they are: a step of one entry is not worked on at full size.
+    """
 
     @abstractmethod
     def partials(self, x: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -96,6 +101,8 @@ class Entrywise(Implicit):
 
     @override
     def __call__(self, *inputs: Tensor) -> Tensor:
+        if underived(*inputs):
+            return self.solve(*inputs)
         shape = torch.broadcast_shapes(*(i.shape for i in inputs))
         return Implicit.__call__(self, *(i.expand(shape) for i in inputs))
 
