@@ -69,6 +69,46 @@ def plain_log_sum_exp(v: Tensor) -> Tensor:
     return x
 
 
+def plain_neg_entr(v: Tensor) -> Tensor:
+    """Newton's method for y = ln x in eʸ + T(1 + y) = v, which is convex: from above it falls to the root."""
+    y = torch.minimum(v.clamp(min=1).log() + 1, v / T - 1).clamp(min=-700)
+    for _ in range(20):
+        y = y - (torch.exp(y) + T * (1 + y) - v) / (torch.exp(y) + T)
+    return torch.exp(y)
+
+
+def plain_capped(v: Tensor, total: float, cap: float) -> Tensor:
+    """clip(v − τ, 0, cap) of the given sum, by bisection."""
+    low, high = v.amin(-1, keepdim=True) - cap, v.amax(-1, keepdim=True)
+    for _ in range(60):
+        middle = (low + high) / 2
+        more = (v - middle).clamp(0, cap).sum(-1, keepdim=True) > total
+        low, high = torch.where(more, middle, low), torch.where(more, high, middle)
+    return (v - (low + high) / 2).clamp(0, cap)
+
+
+def plain_monotone(v: Tensor) -> Tensor:
+    """max over j ≤ i of min over k ≥ i of the mean of v from j to k: all n² means."""
+    total = torch.nn.functional.pad(v.cumsum(-1), (1, 0))
+    first = torch.arange(v.shape[-1], dtype=v.dtype).unsqueeze(-1)
+    length = first.mT - first + 1
+    mean = (total[..., None, 1:] - total[..., :-1, None]) / length
+    mean = torch.where(length > 0, mean, torch.inf)
+    least = mean.flip(-1).cummin(-1).values.flip(-1)
+    return torch.where(length > 0, least, -torch.inf).amax(-2)
+
+
+def plain_tv(v: Tensor, steps: int = 1000) -> Tensor:
+    """Accelerated projected gradient on the dual: min ½‖v − Dᵀu‖², |u| ≤ T; ‖D‖² ≤ 4."""
+    u = ahead = torch.zeros_like(v[..., 1:])
+    pad = torch.nn.functional.pad
+    for k in range(steps):
+        x = v + pad(ahead, (0, 1)) - pad(ahead, (1, 0))
+        new = (ahead + x.diff(dim=-1) / 4).clamp(-T, T)
+        ahead, u = new + k / (k + 3) * (new - u), new
+    return v + pad(u, (0, 1)) - pad(u, (1, 0))
+
+
 PLAIN: Mapping[str, Prox] = {
     "abs": lambda v: torch.sign(v) * torch.relu(v.abs() - T),
     "square": lambda v: v / (1 + 2 * T),
@@ -86,6 +126,11 @@ PLAIN: Mapping[str, Prox] = {
     "neg_log": lambda v: (v + torch.sqrt(v * v + 4 * T)) / 2,
     "exp": plain_newton(torch.exp, torch.exp, lambda v: v.clamp(max=1.0)),
     "log_sum_exp": plain_log_sum_exp,
+    "neg_entr": plain_neg_entr,
+    "monotone": plain_monotone,
+    "sum_largest": lambda v: v - plain_capped(v, 5 * T, T),
+    "box_plane": lambda v: plain_capped(v, 5.0, 1.0),
+    "tv": plain_tv,
 }
 
 # --- public implementations ---------------------------------------------------------------------------------
