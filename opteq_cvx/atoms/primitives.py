@@ -2,7 +2,8 @@
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
+
+from opteq_cvx.maps.peek import transformed
 
 ROUNDING = 256.0  # multiples of the machine epsilon by which a point may miss a set and still count as inside
 
@@ -23,7 +24,7 @@ def clip(v: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
 
 def underived(*tensors: Tensor) -> bool:
     """Whether no derivative of what is computed from these can be asked for."""
-    if forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None:
+    if transformed():
         return False
     return not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
 

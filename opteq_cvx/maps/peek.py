@@ -2,11 +2,17 @@
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 
 def hidden(t: Tensor) -> bool:
     """Whether the values of `t` cannot be looked at: inside a function transform or a trace."""
     return torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(t)
+
+
+def transformed() -> bool:
+    """Whether forward mode or a function transform is active, even if not for a tensor at hand."""
+    return forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def known_true(flags: Tensor) -> bool:

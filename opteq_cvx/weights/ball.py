@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from typing_extensions import override
 
 from opteq_cvx.ir.frozen import Shape
+from opteq_cvx.maps.peek import hidden, transformed
 from opteq_cvx.weights.bounds import certified, kernel_matrix
 from opteq_cvx.weights.part import Part, margin, symmetrized
 from opteq_cvx.weights.semidefinite import ZERO, clip_eigenvalues, factor, lift
@@ -31,7 +31,7 @@ def contraction(A: Tensor) -> Tensor:
     wide = A.shape[-2] < A.shape[-1]
     tall = A.mT if wide else A
     if _moderate(A):
-        small = by_cholesky(tall)[0] if _transformed() else with_own_derivative(tall)
+        small = by_cholesky(tall)[0] if transformed() else with_own_derivative(tall)
         return small.mT if wide else small
     k = tall.shape[-1]
     Q, R = torch.linalg.qr(torch.cat([torch.eye(k, dtype=A.dtype, device=A.device), tall], dim=-2))
@@ -45,11 +45,6 @@ def by_cholesky(A: Tensor) -> tuple[Tensor, Tensor]:
     eye = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
     L = torch.linalg.cholesky(eye + A.mT @ A)
     return torch.linalg.solve_triangular(L.mT, A, upper=True, left=False), L
-
-
-def _transformed() -> bool:
-    """Whether forward mode or a function transform is active, even if not for this tensor."""
-    return forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None
 
 
 class Contraction(torch.autograd.Function):
@@ -84,8 +79,7 @@ with_own_derivative: Callable[[Tensor], Tensor] = Contraction.apply
 
 def _moderate(A: Tensor) -> bool:
     """Whether A may be looked at, and ‖A‖ is small enough for a Cholesky factorization of I + AᵀA."""
-    hidden = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(A)
-    return not hidden and A.device.type != "meta" and bool(torch.linalg.matrix_norm(A.detach()) <= MODERATE)
+    return not hidden(A) and A.device.type != "meta" and bool(torch.linalg.matrix_norm(A.detach()) <= MODERATE)
 
 
 def contraction_inverse(W: Tensor) -> Tensor:

@@ -35,11 +35,11 @@ def kept(adjoint: AdjointMode, tolerance: float, name: str = "opteq") -> tuple[i
 @pytest.mark.parametrize(
     "adjoint", [oc.Implicit(), oc.EquilibriumPropagation(), oc.Truncated(steps=2)], ids=lambda a: type(a).__name__
 )
-@pytest.mark.parametrize("name", ["opteq", "inequalities"])
-def test_memory_does_not_grow_with_the_iterations(name: str, adjoint: AdjointMode) -> None:
+@pytest.mark.parametrize(("name", "more"), [("opteq", 2.0), ("inequalities", 1.05)])  # Newton ends the second early
+def test_memory_does_not_grow_with_the_iterations(name: str, more: float, adjoint: AdjointMode) -> None:
     few, short = kept(adjoint, 1e-2, name)
     many, long = kept(adjoint, 1e-12, name)
-    assert long > short
+    assert long > more * short
     assert many <= 1.01 * few
 
 
