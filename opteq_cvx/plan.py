@@ -9,14 +9,24 @@ from typing_extensions import override
 
 from opteq_cvx import passes
 from opteq_cvx.errors import CompileError, UnsupportedError, message
-from opteq_cvx.ir import printer
 from opteq_cvx.ir.frozen import Frozen
 from opteq_cvx.ir.layout import Layout
 from opteq_cvx.ir.param import Stage
 from opteq_cvx.ir.program import Program
 from opteq_cvx.maps.evaluate import Environment
+from opteq_cvx.plan_text import (
+    WHEN,
+    closed_form_lines,
+    douglas_rachford_lines,
+    forward_backward_lines,
+    matrix_free_lines,
+    primal_dual_lines,
+    prox_lines,
+    si,
+    unknowns,
+    weight,
+)
 from opteq_cvx.selection import EPSILON, RIDGE, Path, SecondStage, SelectionMethod
-from opteq_cvx.splitting.blocks import Block
 from opteq_cvx.splitting.choice import SplittingName, checked, refused, too_dense
 from opteq_cvx.splitting.closed_form import ClosedForm, closed_form
 from opteq_cvx.splitting.contract import Splitting
@@ -27,9 +37,8 @@ from opteq_cvx.splitting.graph_form import GraphForm
 from opteq_cvx.splitting.graph_inclusion import GraphInclusion
 from opteq_cvx.splitting.matrix_free import FactoredForwardBackward, matrix_free
 from opteq_cvx.splitting.multipliers import Multipliers
-from opteq_cvx.splitting.pieces import Piece
 from opteq_cvx.splitting.primal_dual import PrimalDual, SaddleForm
-from opteq_cvx.splitting.quadratic import Bounds, QuadraticPart, refuse_indefinite
+from opteq_cvx.splitting.quadratic import QuadraticPart, refuse_indefinite
 from opteq_cvx.splitting.selected import Selected
 from opteq_cvx.splitting.structure import Structure, structure
 from opteq_cvx.ties.chosen import constrained, cyclic, monotone
@@ -40,13 +49,6 @@ from opteq_cvx.ties.untilted import Untilted
 from opteq_cvx.ties.words import tie_lines, verdict_lines
 
 SINGULAR = 1e-10  # λ_min/λ_max of a constant quadratic from which its minimizer counts as unique
-
-WHEN = {
-    Stage.CONSTANT: "once, at compile time",
-    Stage.WEIGHT: "once per weight update",
-    Stage.INPUT: "once per sample",
-    Stage.TIED: "at the equilibrium",
-}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -148,14 +150,14 @@ def make_plan(
         return _general(program, source, back, None, parts)
     direct = closed_form(parts) if splitting != "forward-backward" else "another was asked for"
     if isinstance(direct, ClosedForm):
-        return Plan(program, direct, "closed form", _closed_form_lines(parts), source, back, parts.smooth.stage)
+        return Plan(program, direct, "closed form", closed_form_lines(parts), source, back, parts.smooth.stage)
     if splitting == "closed-form":
         raise refused(splitting, direct)
     free = matrix_free(parts, parts.smooth.factored()) if not formed else None
     if free is not None:
-        lines = _matrix_free_lines(free, direct)
+        lines = matrix_free_lines(free, direct)
         return Plan(program, free, "forward–backward, matrix-free", lines, source, back, free.factors.stage)
-    lines = _forward_backward_lines(parts, direct)
+    lines = forward_backward_lines(parts, direct)
     return Plan(program, ForwardBackward(parts), "forward–backward", lines, source, back, parts.smooth.stage)
 
 
@@ -165,9 +167,9 @@ def _general(program: Program, source: Program, back: Multipliers, wanted: Split
     large = too_dense(saddle.maps)
     if wanted == "primal-dual" or (wanted is None and large is not None):
         why = large if large is not None else "another was asked for"
-        return Plan(program, PrimalDual(saddle), "PDHG", _primal_dual_lines(saddle, refusal, why), source, back)
+        return Plan(program, PrimalDual(saddle), "PDHG", primal_dual_lines(saddle, refusal, why), source, back)
     form = GraphForm.of(program)
-    lines = _douglas_rachford_lines(form, refusal)
+    lines = douglas_rachford_lines(form, refusal)
     stage = max(form.smooth.stage, form.stage)
     return Plan(program, DouglasRachford(form), "Douglas–Rachford", lines, source, back, stage)
 
@@ -227,9 +229,9 @@ def _untilted(program: Program, trace: Trace | None, reason: str, *, certify: bo
     lines = (
         *tie_lines(program),
         ("verdict", f"not certified: {reason}"),
-        _unknowns(parts),
+        unknowns(parts),
         ("update", "u ← prox(u − γ(Pu + q(z))), f and q at the tied values z of u"),
-        *_prox_lines(parts),
+        *prox_lines(parts),
         ("converges", "not known: the residual decides, sample by sample"),
     )
     splitting = Untilted(parts, tuple(p.name for p in free), values)
@@ -240,24 +242,24 @@ def _untilted(program: Program, trace: Trace | None, reason: str, *, certify: bo
 def _cyclic_lines(sweep: Cyclic) -> tuple[tuple[str, str], ...]:
     flops = sum(2 * c.shape[0] * c.shape[1] for u in sweep.units for _, c in u.sources)
     return (
-        _unknowns(sweep.parts),
+        unknowns(sweep.parts),
         ("update", "u_k ← prox((Σ_j C_kj u_j − q_k)/p_k), program after program, each with the newest u_j"),
-        *_prox_lines(sweep.parts),
+        *prox_lines(sweep.parts),
         ("converges", f"contraction by construction: ‖u − u*‖ ≤ {1 / sweep.modulus:.3g} ‖u − T(u)‖; unique solution"),
-        ("iteration", f"{sum(len(u.sources) for u in sweep.units)} matrix products: {_si(flops)}flop a sample"),
+        ("iteration", f"{sum(len(u.sources) for u in sweep.units)} matrix products: {si(flops)}flop a sample"),
     )
 
 
 def _constrained_lines(general: GraphInclusion, refused: str) -> tuple[tuple[str, str], ...]:
     form = general.form
     n, m = form.layout.n, form.m
-    proxes = [("prox", f"{b.f.name}{_weight(b)} on {b.index.size} rows of Kx + b: {b.origin}") for b in form.blocks]
+    proxes = [("prox", f"{b.f.name}{weight(b)} on {b.index.size} rows of Kx + b: {b.origin}") for b in form.blocks]
     return (
         ("unknowns", f"{', '.join(form.layout.names)}: {n} entries; {m} rows"),
         ("update", "w = prox(v), x̃ = (F + σ + KᵀRK)⁻¹(σx − q + KᵀR(2w − v − b)), v ← v + 1.6(Kx̃ + b − w)"),
         *proxes,
         ("converges", "averaged map: converges for every R whenever an equilibrium with multipliers exists"),
-        ("iteration", f"2 products with K ({m}×{n}), 1 with the inverse: {_si(2 * n * n + 4 * m * n)}flop a sample"),
+        ("iteration", f"2 products with K ({m}×{n}), 1 with the inverse: {si(2 * n * n + 4 * m * n)}flop a sample"),
         ("not used", f"Peaceman–Rachford: {refused}"),
     )
 
@@ -265,13 +267,13 @@ def _constrained_lines(general: GraphInclusion, refused: str) -> tuple[tuple[str
 def _inclusion_lines(parts: Structure, refused: str, stage: Stage) -> tuple[tuple[str, str], ...]:
     n = parts.layout.n
     return (
-        _unknowns(parts),
+        unknowns(parts),
         ("update", "u ← u + G(prox(u − α(Fu + q)) − u)"),
         ("G", "2(I + αF)⁻¹ where m > 0 (Peaceman–Rachford), I where plain steps are cheaper, else (I + αF)⁻¹"),
-        *_prox_lines(parts),
+        *prox_lines(parts),
         ("converges", "contraction where m > 0, averaged where m = 0; its factor is computed with F"),
         ("F", WHEN[stage]),
-        ("iteration", f"2 products with {n}×{n} matrices: {_si(4 * n * n)}flop a sample"),
+        ("iteration", f"2 products with {n}×{n} matrices: {si(4 * n * n)}flop a sample"),
         ("not used", f"Gauss–Seidel: {refused}"),
     )
 
@@ -334,155 +336,3 @@ def _certified_modulus(smooth: QuadraticPart) -> float | None:
         return None
     low, high = float(values.min()), float(values.max())
     return low if low > SINGULAR * high else 0.0
-
-
-def _unknowns(parts: Structure) -> tuple[str, str]:
-    layout = parts.layout
-    each = (f"{n} {list(s) if s else 'scalar'}" for n, s in zip(layout.names, layout.shapes, strict=True))
-    return "unknowns", f"{', '.join(each)}: {layout.n} entries"
-
-
-def _prox_lines(parts: Structure) -> list[tuple[str, str]]:
-    lines = []
-    for block in parts.blocks:
-        more = f", then clipped to {block.interval.origin}" if block.interval is not None else ""
-        lines.append(("prox", f"{block.f.name}{_weight(block)} on {block.index.size} entries: {block.origin}{more}"))
-    covered = sum(b.index.size for b in parts.blocks)
-    if covered < parts.layout.n:
-        lines.append(("prox", f"identity on {parts.layout.n - covered} entries"))
-    return lines
-
-
-def _weight(block: Block) -> str:
-    return f" with weight {printer.param(block.weight)}" if block.weight is not None else ""
-
-
-def _closed_form_lines(parts: Structure) -> tuple[tuple[str, str], ...]:
-    return (
-        _unknowns(parts),
-        ("solution", "u = prox(−q / p) with weights divided by p, p the constant diagonal of the quadratic"),
-        *_prox_lines(parts),
-        ("converges", "exact: no iteration"),
-    )
-
-
-def _forward_backward_lines(parts: Structure, refused: str) -> tuple[tuple[str, str], ...]:
-    smooth, n = parts.smooth, parts.layout.n
-    sources = "; ".join(str(t.origin) for t in smooth.quadratic) or "none"
-    kind = "diagonal" if smooth.diagonal else f"dense {n}×{n}"
-    bounds = smooth.bounds
-    cost = "1 elementwise product" if smooth.diagonal else f"1 matrix product (B×{n} · {n}×{n})"
-    flops = n if smooth.diagonal else 2 * n * n
-    proxes = f"{len(parts.blocks)} prox{'es' * (len(parts.blocks) != 1)}"
-    return (
-        _unknowns(parts),
-        ("update", "u ← prox(M u + c), M = I − γP, c = −γq"),
-        ("quadratic", f"½uᵀPu + qᵀu, P {kind}, from {sources}"),
-        *_prox_lines(parts),
-        ("step", _step_text(bounds, smooth.diagonal)),
-        ("converges", _rate_text(bounds, smooth.certified)),
-        ("M", WHEN[smooth.stage]),
-        ("iteration", f"{cost} and {proxes}: {_si(flops)}flop a sample"),
-        ("not used", f"closed form: {refused}"),
-    )
-
-
-def _matrix_free_lines(map_: FactoredForwardBackward, refused: str) -> tuple[tuple[str, str], ...]:
-    parts, factors = map_.parts, map_.factors
-    sources = "; ".join(str(t.origin) for t in parts.smooth.quadratic)
-    pieces = " ".join(_piece_text(p) for p in factors.pieces)
-    known, n = factors.known, parts.layout.n
-    bounds = None if known is None else Bounds(*known)
-    proxes = f"{len(parts.blocks)} prox{'es' * (len(parts.blocks) != 1)}"
-    if bounds is not None:
-        step = _step_text(bounds, False)
-    else:
-        step = "γ = 1/L, L ≥ λ_max(P) from norm bounds of the factors, whenever they change"
-    return (
-        _unknowns(parts),
-        ("update", "u ← prox(u − γ(Pu + q)), P applied factor by factor"),
-        ("quadratic", f"½uᵀPu + qᵀu, P = {pieces.removeprefix('+ ')}, never formed, from {sources}"),
-        *_prox_lines(parts),
-        ("step", step),
-        ("converges", _rate_text(bounds, map_.certified)),
-        ("L", "a constant" if bounds is not None else WHEN[factors.stage]),
-        ("iteration", f"products with the factors and {proxes}: {_si(factors.flops)}flop a sample"),
-        ("not used", f"closed form: {refused}; P itself: {_si(2 * n * n)}flop a sample, {_si(n * n)}numbers"),
-    )
-
-
-def _piece_text(piece: Piece) -> str:
-    """Like "− 0.5 KᵀK with K = conv2d(·, W)"."""
-    sign = "−" if piece.factor < 0 else "+"
-    number = "" if abs(piece.factor) == 1.0 else f"{abs(piece.factor):.4g} "
-    if piece.plain:
-        return f"{sign} {number}I"
-    middle = "" if piece.weight is None else "diag(w) "
-    image = printer.linear_map(piece.k, "u")
-    return f"{sign} {number}Kᵀ{middle}K [Ku = {image}]"
-
-
-def _douglas_rachford_lines(form: GraphForm, refused: str) -> tuple[tuple[str, str], ...]:
-    n, m = form.layout.n, form.m
-    each = (f"{k} {list(s) if s else 'scalar'}" for k, s in zip(form.layout.names, form.layout.shapes, strict=True))
-    proxes = [("prox", f"{b.f.name}{_weight(b)} on {b.index.size} rows of Kx + b: {b.origin}") for b in form.blocks]
-    flops = 4 * n * n + 4 * m * n
-    count = f"{len(proxes)} prox{'es' * (len(proxes) != 1)}"
-    return (
-        ("unknowns", f"{', '.join(each)}: {n} entries; {m} rows"),
-        ("update", "w = prox(v), x̃ = (P + σ + KᵀRK)⁻¹(σx − q + KᵀR(2w − v − b)), v ← v + 1.6(Kx̃ + b − w)"),
-        ("quadratic", "; ".join(str(t.origin) for t in form.smooth.quadratic) or "none"),
-        *proxes,
-        ("step", "R from Ruiz equilibration, rebalanced per sample as the residuals say"),
-        ("converges", "averaged map: converges for every R whenever a solution with duals exists"),
-        ("factor", f"{n}×{n}, {WHEN[max(form.smooth.stage, form.stage)]}; one more per rebalancing only if per sample"),
-        (
-            "iteration",
-            f"2 products with K ({m}×{n}), 2 with the factor, {count}: {_si(flops)}flop a sample",
-        ),
-        ("not used", f"forward–backward: {refused}"),
-    )
-
-
-def _primal_dual_lines(form: SaddleForm, refused_first: str, refused_factor: str) -> tuple[tuple[str, str], ...]:
-    n, m = form.n, form.m
-    each = (f"{k} {list(s) if s else 'scalar'}" for k, s in zip(form.layout.names, form.layout.shapes, strict=True))
-    inner = [("prox", f"{b.f.name}{_weight(b)} on {b.index.size} entries: {b.origin}") for b in form.inner]
-    outer = [("prox*", f"{b.f.name}{_weight(b)} on {b.index.size} rows of Kx + b: {b.origin}") for b in form.outer]
-    absorbed = "; ".join(str(t.origin) for t in form.diagonal.quadratic) or "none"
-    forward = "; ".join(str(t.origin) for t in form.maps.quadratic) or "none"
-    return (
-        ("unknowns", f"{', '.join(each)}: {n} entries; {m} rows"),
-        ("update", "x⁺ = prox(x − T(Px + q + Kᵀy)), v = y + S(K(2x⁺ − x) + b), y⁺ = v − S prox(v/S)"),
-        ("quadratic", f"in the prox: {absorbed}; by gradient steps: {forward}"),
-        *inner,
-        *outer,
-        ("step", "T, S from the row and column sums of |K| (Pock–Chambolle), balanced per sample as x and y move"),
-        ("converges", "averaged map: converges whenever a solution with duals exists; restarts make it linear"),
-        ("factor", "none: K and P are applied through their maps, never formed"),
-        ("iteration", f"2 products with K ({m}×{n}), {len(inner) + len(outer)} proxes"),
-        ("not used", f"forward–backward: {refused_first}"),
-        ("not used", f"Douglas–Rachford: {refused_factor}"),
-    )
-
-
-def _step_text(bounds: Bounds | None, diagonal: bool) -> str:
-    if bounds is not None:
-        return f"γ = {1 / bounds.upper:.4g}: λ_max(P) ≤ {bounds.upper:.4g} by construction"
-    return "γ = 1/λ_max(P), " + ("the largest entry" if diagonal else "computed whenever P changes, from above")
-
-
-def _rate_text(bounds: Bounds | None, certified: bool) -> str:
-    if bounds is not None and bounds.lower > 0:
-        q = 1 - bounds.lower / bounds.upper
-        return f"contraction factor ≤ {q:.4g} by construction: ‖u − u*‖ ≤ {1 / (1 - q):.3g} ‖u − T(u)‖; unique solution"
-    sign = "P ⪰ 0 by construction" if certified else "P ⪰ 0 is checked at every new P (status not_convex otherwise)"
-    return f"{sign}; the factor 1 − λ_min/λ_max is computed with it"
-
-
-def _si(number: float) -> str:
-    for unit in ("", "k", "M", "G"):
-        if number < 1000:
-            return f"{number:.3g} {unit}"
-        number /= 1000
-    return f"{number:.3g} T"

@@ -1,0 +1,170 @@
+"""What a plan says of each splitting: unknowns, update, proxes, step, rate, and the cost of an iteration."""
+
+from opteq_cvx.ir import printer
+from opteq_cvx.ir.param import Stage
+from opteq_cvx.splitting.blocks import Block
+from opteq_cvx.splitting.graph_form import GraphForm
+from opteq_cvx.splitting.matrix_free import FactoredForwardBackward
+from opteq_cvx.splitting.pieces import Piece
+from opteq_cvx.splitting.primal_dual import SaddleForm
+from opteq_cvx.splitting.quadratic import Bounds
+from opteq_cvx.splitting.structure import Structure
+
+WHEN = {
+    Stage.CONSTANT: "once, at compile time",
+    Stage.WEIGHT: "once per weight update",
+    Stage.INPUT: "once per sample",
+    Stage.TIED: "at the equilibrium",
+}
+
+
+def unknowns(parts: Structure) -> tuple[str, str]:
+    layout = parts.layout
+    each = (f"{n} {list(s) if s else 'scalar'}" for n, s in zip(layout.names, layout.shapes, strict=True))
+    return "unknowns", f"{', '.join(each)}: {layout.n} entries"
+
+
+def prox_lines(parts: Structure) -> list[tuple[str, str]]:
+    lines = []
+    for block in parts.blocks:
+        more = f", then clipped to {block.interval.origin}" if block.interval is not None else ""
+        lines.append(("prox", f"{block.f.name}{weight(block)} on {block.index.size} entries: {block.origin}{more}"))
+    covered = sum(b.index.size for b in parts.blocks)
+    if covered < parts.layout.n:
+        lines.append(("prox", f"identity on {parts.layout.n - covered} entries"))
+    return lines
+
+
+def weight(block: Block) -> str:
+    return f" with weight {printer.param(block.weight)}" if block.weight is not None else ""
+
+
+def closed_form_lines(parts: Structure) -> tuple[tuple[str, str], ...]:
+    return (
+        unknowns(parts),
+        ("solution", "u = prox(−q / p) with weights divided by p, p the constant diagonal of the quadratic"),
+        *prox_lines(parts),
+        ("converges", "exact: no iteration"),
+    )
+
+
+def forward_backward_lines(parts: Structure, refused: str) -> tuple[tuple[str, str], ...]:
+    smooth, n = parts.smooth, parts.layout.n
+    sources = "; ".join(str(t.origin) for t in smooth.quadratic) or "none"
+    kind = "diagonal" if smooth.diagonal else f"dense {n}×{n}"
+    bounds = smooth.bounds
+    cost = "1 elementwise product" if smooth.diagonal else f"1 matrix product (B×{n} · {n}×{n})"
+    flops = n if smooth.diagonal else 2 * n * n
+    proxes = f"{len(parts.blocks)} prox{'es' * (len(parts.blocks) != 1)}"
+    return (
+        unknowns(parts),
+        ("update", "u ← prox(M u + c), M = I − γP, c = −γq"),
+        ("quadratic", f"½uᵀPu + qᵀu, P {kind}, from {sources}"),
+        *prox_lines(parts),
+        ("step", _step_text(bounds, smooth.diagonal)),
+        ("converges", _rate_text(bounds, smooth.certified)),
+        ("M", WHEN[smooth.stage]),
+        ("iteration", f"{cost} and {proxes}: {si(flops)}flop a sample"),
+        ("not used", f"closed form: {refused}"),
+    )
+
+
+def matrix_free_lines(map_: FactoredForwardBackward, refused: str) -> tuple[tuple[str, str], ...]:
+    parts, factors = map_.parts, map_.factors
+    sources = "; ".join(str(t.origin) for t in parts.smooth.quadratic)
+    pieces = " ".join(_piece_text(p) for p in factors.pieces)
+    known, n = factors.known, parts.layout.n
+    bounds = None if known is None else Bounds(*known)
+    proxes = f"{len(parts.blocks)} prox{'es' * (len(parts.blocks) != 1)}"
+    if bounds is not None:
+        step = _step_text(bounds, False)
+    else:
+        step = "γ = 1/L, L ≥ λ_max(P) from norm bounds of the factors, whenever they change"
+    return (
+        unknowns(parts),
+        ("update", "u ← prox(u − γ(Pu + q)), P applied factor by factor"),
+        ("quadratic", f"½uᵀPu + qᵀu, P = {pieces.removeprefix('+ ')}, never formed, from {sources}"),
+        *prox_lines(parts),
+        ("step", step),
+        ("converges", _rate_text(bounds, map_.certified)),
+        ("L", "a constant" if bounds is not None else WHEN[factors.stage]),
+        ("iteration", f"products with the factors and {proxes}: {si(factors.flops)}flop a sample"),
+        ("not used", f"closed form: {refused}; P itself: {si(2 * n * n)}flop a sample, {si(n * n)}numbers"),
+    )
+
+
+def _piece_text(piece: Piece) -> str:
+    """Like "− 0.5 KᵀK with K = conv2d(·, W)"."""
+    sign = "−" if piece.factor < 0 else "+"
+    number = "" if abs(piece.factor) == 1.0 else f"{abs(piece.factor):.4g} "
+    if piece.plain:
+        return f"{sign} {number}I"
+    middle = "" if piece.weight is None else "diag(w) "
+    image = printer.linear_map(piece.k, "u")
+    return f"{sign} {number}Kᵀ{middle}K [Ku = {image}]"
+
+
+def douglas_rachford_lines(form: GraphForm, refused: str) -> tuple[tuple[str, str], ...]:
+    n, m = form.layout.n, form.m
+    each = (f"{k} {list(s) if s else 'scalar'}" for k, s in zip(form.layout.names, form.layout.shapes, strict=True))
+    proxes = [("prox", f"{b.f.name}{weight(b)} on {b.index.size} rows of Kx + b: {b.origin}") for b in form.blocks]
+    flops = 4 * n * n + 4 * m * n
+    count = f"{len(proxes)} prox{'es' * (len(proxes) != 1)}"
+    return (
+        ("unknowns", f"{', '.join(each)}: {n} entries; {m} rows"),
+        ("update", "w = prox(v), x̃ = (P + σ + KᵀRK)⁻¹(σx − q + KᵀR(2w − v − b)), v ← v + 1.6(Kx̃ + b − w)"),
+        ("quadratic", "; ".join(str(t.origin) for t in form.smooth.quadratic) or "none"),
+        *proxes,
+        ("step", "R from Ruiz equilibration, rebalanced per sample as the residuals say"),
+        ("converges", "averaged map: converges for every R whenever a solution with duals exists"),
+        ("factor", f"{n}×{n}, {WHEN[max(form.smooth.stage, form.stage)]}; one more per rebalancing only if per sample"),
+        (
+            "iteration",
+            f"2 products with K ({m}×{n}), 2 with the factor, {count}: {si(flops)}flop a sample",
+        ),
+        ("not used", f"forward–backward: {refused}"),
+    )
+
+
+def primal_dual_lines(form: SaddleForm, refused_first: str, refused_factor: str) -> tuple[tuple[str, str], ...]:
+    n, m = form.n, form.m
+    each = (f"{k} {list(s) if s else 'scalar'}" for k, s in zip(form.layout.names, form.layout.shapes, strict=True))
+    inner = [("prox", f"{b.f.name}{weight(b)} on {b.index.size} entries: {b.origin}") for b in form.inner]
+    outer = [("prox*", f"{b.f.name}{weight(b)} on {b.index.size} rows of Kx + b: {b.origin}") for b in form.outer]
+    absorbed = "; ".join(str(t.origin) for t in form.diagonal.quadratic) or "none"
+    forward = "; ".join(str(t.origin) for t in form.maps.quadratic) or "none"
+    return (
+        ("unknowns", f"{', '.join(each)}: {n} entries; {m} rows"),
+        ("update", "x⁺ = prox(x − T(Px + q + Kᵀy)), v = y + S(K(2x⁺ − x) + b), y⁺ = v − S prox(v/S)"),
+        ("quadratic", f"in the prox: {absorbed}; by gradient steps: {forward}"),
+        *inner,
+        *outer,
+        ("step", "T, S from the row and column sums of |K| (Pock–Chambolle), balanced per sample as x and y move"),
+        ("converges", "averaged map: converges whenever a solution with duals exists; restarts make it linear"),
+        ("factor", "none: K and P are applied through their maps, never formed"),
+        ("iteration", f"2 products with K ({m}×{n}), {len(inner) + len(outer)} proxes"),
+        ("not used", f"forward–backward: {refused_first}"),
+        ("not used", f"Douglas–Rachford: {refused_factor}"),
+    )
+
+
+def _step_text(bounds: Bounds | None, diagonal: bool) -> str:
+    if bounds is not None:
+        return f"γ = {1 / bounds.upper:.4g}: λ_max(P) ≤ {bounds.upper:.4g} by construction"
+    return "γ = 1/λ_max(P), " + ("the largest entry" if diagonal else "computed whenever P changes, from above")
+
+
+def _rate_text(bounds: Bounds | None, certified: bool) -> str:
+    if bounds is not None and bounds.lower > 0:
+        q = 1 - bounds.lower / bounds.upper
+        return f"contraction factor ≤ {q:.4g} by construction: ‖u − u*‖ ≤ {1 / (1 - q):.3g} ‖u − T(u)‖; unique solution"
+    sign = "P ⪰ 0 by construction" if certified else "P ⪰ 0 is checked at every new P (status not_convex otherwise)"
+    return f"{sign}; the factor 1 − λ_min/λ_max is computed with it"
+
+
+def si(number: float) -> str:
+    for unit in ("", "k", "M", "G"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.3g} T"
