@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
 """Okabe and Ito's palette (*Color Universal Design*, 2008) without yellow, which is too light for lines."""
+PATHS = ("#D55E00", "#0072B2", "#CC79A7", "#009E73")
+"""Of those, the ones that stand out from level sets in blue and yellow."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", "-.", ":")
 

@@ -1,6 +1,6 @@
 """Errors against an exact solver, sample by sample."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +11,8 @@ from opteq_cvx.plot.axes import COLORS, MARKERS, on
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from opteq_cvx.verify.report import GradientRow, Report
 
 FLOOR = 1e-17
 """Exact agreement is drawn here: a logarithmic axis has no place for zero."""
@@ -43,3 +45,29 @@ def verified_errors(
     axes.locator_params(axis="x", integer=True)
     axes.legend(frameon=False)
     return axes
+
+
+def verified_report(report: "Report", axes: "Axes | None" = None) -> "Axes":
+    """A report of `oc.verify`: each sample's distance, and its worst gradient by each of the two references.
+
+    Lines are the tolerances that the report holds them to.
+    """
+    samples = [row.sample for row in report.samples]
+    errors = {"values": [row.distance for row in report.samples]}
+    kinds = {"gradients, by differences": "differences", "gradients, by cvxpylayers": "cvxpylayers"}
+    for label, kind in kinds.items():
+        worst = [_worst(report.gradients, sample, kind) for sample in samples]
+        if not np.isnan(worst).all():
+            errors[label] = worst
+    axes = verified_errors(errors, tolerance=report.tolerance, axes=axes)
+    if len(errors) > 1 and report.gradient_tolerance != report.tolerance:
+        axes.axhline(report.gradient_tolerance, color="#707070", linewidth=0.8, linestyle="-.", label="of gradients")
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return axes
+
+
+def _worst(rows: "Sequence[GradientRow]", sample: int, kind: str) -> float:
+    """The largest error of one sample's gradients by one reference; NaN where it said nothing."""
+    found = [getattr(row, kind) for row in rows if row.sample == sample]
+    known = [e for e in found if not np.isnan(e)]
+    return max(known) if known else float("nan")
