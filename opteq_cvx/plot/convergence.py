@@ -49,16 +49,15 @@ def convergence(
 
 
 def _band(axes: Any, table: npt.NDArray[np.float64], name: str, style: Any) -> None:
-    """Median line and range over the samples (steps, samples); where a step is zero for all, neither."""
-    table = np.where(table > FLOOR, table, np.nan)
-    known = ~np.isnan(table).all(axis=1)
-    if not known.any():
+    """Median line and range over the samples (steps, samples); the range is that of the samples which are not zero."""
+    middle = np.nanmedian(np.maximum(table, FLOOR), axis=1)
+    seen = table > FLOOR
+    if not seen.any():
         axes.plot([], [], label=f"{name}: zero", **style)
         return
-    middle, low, high = (np.full(len(table), np.nan) for _ in range(3))
-    middle[known], low[known] = np.nanmedian(table[known], axis=1), np.nanmin(table[known], axis=1)
-    high[known] = np.nanmax(table[known], axis=1)
     steps = np.arange(len(table))
-    axes.plot(steps, middle, label=name, **style)
+    axes.plot(steps, np.where(middle > FLOOR, middle, np.nan), label=name, **style)
     if table.shape[1] > 1:
-        axes.fill_between(steps, low, high, color=style["color"], alpha=0.15, linewidth=0)
+        low = np.where(seen, table, np.inf).min(axis=1)
+        high = np.where(seen, table, 0.0).max(axis=1)
+        axes.fill_between(steps, low, high, where=seen.any(axis=1), color=style["color"], alpha=0.15, linewidth=0)

@@ -61,7 +61,7 @@ def verified_report(report: "Report", axes: "Axes | None" = None) -> "Axes":
             errors[label] = worst
     axes = verified_errors(errors, tolerance=report.tolerance, axes=axes)
     if len(errors) > 1 and report.gradient_tolerance != report.tolerance:
-        axes.axhline(report.gradient_tolerance, color="#707070", linewidth=0.8, linestyle="-.", label="of gradients")
+        axes.axhline(report.gradient_tolerance, color="#707070", linewidth=0.8, linestyle="-.", label="tolerance of gradients")
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return axes
 
