@@ -72,4 +72,4 @@ def _plane(axes: Any, found: Mapping[str, npt.NDArray[np.complex128]], bound: fl
     for k, (name, values) in enumerate(found.items()):
         marker, color = MARKERS[k % len(MARKERS)], COLORS[k % len(COLORS)]
         axes.plot(values.real, values.imag, linestyle="none", marker=marker, markersize=4, color=color, label=name)
-    axes.set_aspect("equal", adjustable="datalim")
+    axes.set_aspect("equal", adjustable="box")

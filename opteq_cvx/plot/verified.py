@@ -1,7 +1,7 @@
 """Errors against an exact solver, sample by sample."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -61,7 +61,8 @@ def verified_report(report: "Report", axes: "Axes | None" = None) -> "Axes":
             errors[label] = worst
     axes = verified_errors(errors, tolerance=report.tolerance, axes=axes)
     if len(errors) > 1 and report.gradient_tolerance != report.tolerance:
-        axes.axhline(report.gradient_tolerance, color="#707070", linewidth=0.8, linestyle="-.", label="tolerance of gradients")
+        look: dict[str, Any] = {"color": "#707070", "linewidth": 0.8, "linestyle": "-."}
+        axes.axhline(report.gradient_tolerance, label="tolerance of gradients", **look)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return axes
 
