@@ -1,6 +1,7 @@
 # make demo: the claims of the README, checked on this machine.   make test: everything a change must pass.
 # make fuzz FUZZ_ARGS="--count 20000 --seed 0": random programs against an exact solver; prints a table.
 # make compat: the core of the tests with the oldest and the newest CVXPY that setup.cfg allows.
+# make docs: the documentation in docs/_build/html, from docstrings, pages and committed notebooks; a warning is an error.
 # make bench: speed and accuracy beside peers.   make notebooks NAMES="01 03": execute them and write them back.
 # pip's own settings apply (PIP_INDEX_URL, PIP_FIND_LINKS, ...), for example to choose a CPU build of torch.
 
@@ -17,7 +18,7 @@ BENCHMARKS := $(filter-out __init__ harness,$(basename $(notdir $(wildcard tests
 TORCH := $(shell grep '^torch==' constraints.txt)
 SOURCES := setup.cfg pyproject.toml constraints.txt
 
-.PHONY: demo test slow compat bench fuzz notebooks clean
+.PHONY: demo test slow compat docs bench fuzz notebooks clean
 .DELETE_ON_ERROR:
 
 # $(call environment,folder,extras): a fresh environment with the tested versions, torch first.
@@ -33,7 +34,8 @@ endef
 	$(call environment,.venv-demo,train$(comma)plot)
 
 .venv-test/.stamp: $(SOURCES)
-	$(call environment,.venv-test,reference$(comma)train$(comma)plot$(comma)notebooks$(comma)dev)
+	$(call environment,.venv-test,reference$(comma)train$(comma)plot$(comma)notebooks$(comma)docs$(comma)dev)
+	-.venv-test/bin/python -m pip install --quiet --disable-pip-version-check --no-deps qpth==0.0.18  # its test is skipped without it
 
 .venv-bench/.stamp: $(SOURCES)
 	$(call environment,.venv-bench,bench)
@@ -61,6 +63,10 @@ compat:
 	  .venv-compat/bin/python -m pytest $(PYTEST_ARGS) $(CORE); \
 	done
 
+docs: .venv-test/.stamp
+	.venv-test/bin/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs docs/_build/html
+	@echo docs/_build/html/index.html
+
 bench: .venv-bench/.stamp
 	set -e; for module in $(BENCHMARKS); do .venv-bench/bin/python -m tests.benchmarks.$$module $(BENCH_ARGS); done
 
@@ -71,5 +77,5 @@ notebooks: .venv-test/.stamp
 	.venv-test/bin/python notebooks/render.py $(NAMES)
 
 clean:
-	rm -rf .venv-demo .venv-test .venv-bench .venv-compat build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage htmlcov
+	rm -rf .venv-demo .venv-test .venv-bench .venv-compat docs/_build docs/_generated build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage htmlcov
 	find opteq_cvx problems notebooks tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -50,13 +50,14 @@ class Rays:
 class Certificate:
     """Per sample (*batch), in the units of the problem.
 
-    primal: the largest violation of a constraint.
-    dual: the largest entry of r, the gradient of the Lagrangian.
-    gap: objective minus dual bound, at least 0 but for rounding; a true bound where `strong`, and otherwise for all
-        points within 1 + ‖x‖ of this one.
-    bound: the dual bound on the optimal value (below it for Minimize, above it for Maximize).
-    distance: a bound on ‖x − x*‖ over all variables; inf where none is known.
-    strong: whether a modulus of strong convexity is certified.
+    Attributes:
+        primal: the largest violation of a constraint.
+        dual: the largest entry of r, the gradient of the Lagrangian.
+        gap: objective minus dual bound, at least 0 but for rounding; a true bound where `strong`, and otherwise for
+            all points within 1 + ‖x‖ of this one.
+        bound: the dual bound on the optimal value (below it for Minimize, above it for Maximize).
+        distance: a bound on ‖x − x*‖ over all variables; inf where none is known.
+        strong: whether a modulus of strong convexity is certified.
 
     NaN for samples whose status is neither CONVERGED nor MAX_STEPS: `Solution.rays` is what proves something of those.
     """

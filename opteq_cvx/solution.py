@@ -52,10 +52,10 @@ class Statuses:
 class Stats:
     """How the solve went: steps and relative residual per sample (batch shape).
 
-    distance_bound: a certified bound on the distance of the state to the fixed point (inf where none is known).
-    history: residuals (checks, batch), when asked for.
-    coupled: whether a prior coupled the samples: then the point is stationary, not certified a minimizer.
-    gradient_error: an estimate of the gradient's relative error per sample, after a backward pass.
+    Attributes:
+        distance_bound: a certified bound on the distance of the state to the fixed point (inf where none is known).
+        history: residuals (checks, batch), when asked for.
+        coupled: whether a prior coupled the samples: then the point is stationary, not certified a minimizer.
     """
 
     steps: Tensor

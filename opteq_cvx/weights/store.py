@@ -78,14 +78,18 @@ class WeightStore(nn.Module):
         assert isinstance(found, nn.Parameter)
         return found
 
-    def set(self, name: str, value: Numbers) -> None:
-        """Give a weight a value; what does not have its attributes is projected, with a warning.
+    def set(self, name: str, value: Numbers | Tensor) -> None:
+        """Give a weight a value (a tensor of any dtype and device, too); without its attributes it is projected.
+
+        A projection warns.
 
         Raises:
             InputError: an unknown name, another shape, NaN or infinity.
         """
         self._check(name)
         raw, part = self.raw(name), self._part(name)
+        if isinstance(value, Tensor):
+            value = value.detach().cpu().double().numpy()
         settled = settle(self._leaves[name], part, checked(self._leaves[name], value).to(raw.device))
         with torch.no_grad():
             raw.copy_(settled if part is None else part.right_inverse(settled))

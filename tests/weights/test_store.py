@@ -198,6 +198,13 @@ def test_values_outside_or_on_the_boundary_warn_and_keep_a_gradient(
         store.set("lam", store.numpy("lam"))
 
 
+def test_a_tensor_is_as_good_a_value_as_an_array() -> None:
+    store = WeightStore((leaf("w", (2, 3)),), {"w": np.zeros((2, 3))})
+    value = torch.arange(6.0).reshape(2, 3).requires_grad_()
+    store.set("w", value)
+    assert np.array_equal(store.numpy("w"), value.detach().numpy())
+
+
 def test_zero_is_a_good_start_for_a_rescaled_weight() -> None:
     store = WeightStore((leaf("W", (3, 3), symmetric=True, norm=0.9),), {"W": 0.0}, dtype=torch.float64)
     (store["W"] * torch.arange(9.0, dtype=torch.float64).reshape(3, 3)).sum().backward()
