@@ -34,7 +34,7 @@ def active_sets(history: npt.ArrayLike, *, axes: "Axes | None" = None) -> "Axes"
     order = np.argsort(-shares[-1], kind="stable")
     axes = on(axes, x="epoch", y="unit, by activity at the end", title="Active sets over training")
     axes.grid(visible=False)
-    image = axes.imshow(shares[:, order].T, aspect="auto", cmap="cividis", vmin=0.0, vmax=1.0, interpolation="nearest")
+    image = axes.imshow(shares[:, order].T, aspect="auto", cmap="cividis", vmin=0.0, interpolation="nearest")
     axes.figure.colorbar(image, ax=axes, label="share of samples in which it is active")
     axes.locator_params(axis="both", integer=True)
     return axes

@@ -49,7 +49,7 @@ def convergence(
 
 
 def _band(axes: Any, table: npt.NDArray[np.float64], name: str, style: Any) -> None:
-    """Median line and range over the samples (steps, samples); the range is that of the samples which are not zero."""
+    """Median line and range over the samples (steps, samples), zeros at the floor."""
     middle = np.nanmedian(np.maximum(table, FLOOR), axis=1)
     seen = table > FLOOR
     if not seen.any():
@@ -58,6 +58,5 @@ def _band(axes: Any, table: npt.NDArray[np.float64], name: str, style: Any) -> N
     steps = np.arange(len(table))
     axes.plot(steps, np.where(middle > FLOOR, middle, np.nan), label=name, **style)
     if table.shape[1] > 1:
-        low = np.where(seen, table, np.inf).min(axis=1)
-        high = np.where(seen, table, 0.0).max(axis=1)
+        low, high = np.maximum(table.min(axis=1), FLOOR), table.max(axis=1)
         axes.fill_between(steps, low, high, where=seen.any(axis=1), color=style["color"], alpha=0.15, linewidth=0)
