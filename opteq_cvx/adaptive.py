@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from opteq_cvx.adjoint.problem import take
-from opteq_cvx.iterate.contract import Gauge, Iterate, Iteration, Map, Measure, Restrict, Stop
+from opteq_cvx.descent import Map
+from opteq_cvx.iterate.contract import Gauge, Iterate, Iteration, Measure, Restrict, Stop
 from opteq_cvx.splitting.contract import Certificate, Prepared, Splitting, Theta
 
 FIRST_ROUND = 25  # evaluations of T before the first look

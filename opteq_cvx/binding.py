@@ -9,7 +9,7 @@ from torch import Tensor
 from opteq_cvx.errors import DTypeError, InputError, message
 from opteq_cvx.ir.frozen import size
 from opteq_cvx.ir.param import Leaf
-from opteq_cvx.maps.peek import known_true
+from opteq_cvx.maps.peek import known_finite, known_true
 
 FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -46,9 +46,11 @@ def bind(leaves: Sequence[Leaf], args: Sequence[object], named: Mapping[str, obj
     finite = torch.ones(rows, dtype=torch.bool, device=device)
     valid = torch.ones(rows, dtype=torch.bool, device=device)
     for leaf in leaves:
-        value = values[leaf.name]
+        value, plain = values[leaf.name], CHECKED.isdisjoint(leaf.attributes)
+        if plain and known_finite(value):
+            continue
         ok = torch.isfinite(value).reshape(value.shape[0], size(leaf.shape)).all(dim=1)
-        if not CHECKED.isdisjoint(leaf.attributes):
+        if not plain:
             valid = valid & (_satisfies(leaf, value) | ~ok)
         if known_true(ok):
             continue

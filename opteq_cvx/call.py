@@ -17,7 +17,7 @@ from opteq_cvx.errors import InputError, SolveError, SolveWarning, message
 from opteq_cvx.ir.program import Output
 from opteq_cvx.maps.affine import affine
 from opteq_cvx.maps.evaluate import Constants, Environment
-from opteq_cvx.maps.peek import hidden, known_true
+from opteq_cvx.maps.peek import hidden, known_finite, known_true
 from opteq_cvx.options import OnFailure, Options
 from opteq_cvx.solution import Solution, Statuses
 from opteq_cvx.splitting.contract import Splitting, Theta
@@ -63,7 +63,7 @@ def evaluate(splitting: Splitting, weights: Mapping[str, Tensor], bound: Bound, 
     theta = splitting.theta(env)
     bounded = torch.ones_like(bound.valid)
     for t, unlimited in zip_longest(theta, splitting.unlimited, fillvalue=False):
-        if isinstance(t, Tensor) and t.shape[0] == bound.rows > 1:
+        if isinstance(t, Tensor) and t.shape[0] == bound.rows > 1 and not known_finite(t):
             values_ = t.detach().unsqueeze(-1).flatten(1)
             bounded = bounded & (~torch.isnan(values_) if unlimited else torch.isfinite(values_)).all(dim=1)
     if not hidden(bounded) and not bool(bounded.all()):
@@ -76,7 +76,8 @@ def evaluate(splitting: Splitting, weights: Mapping[str, Tensor], bound: Bound, 
 def _all_finite(weights: Mapping[str, Tensor], bound: Bound) -> Tensor:
     ok = torch.ones((), dtype=torch.bool, device=bound.device)
     for value in weights.values():
-        ok = ok & torch.isfinite(value.detach()).all()
+        if not known_finite(value):
+            ok = ok & torch.isfinite(value.detach()).all()
     return ok
 
 
@@ -157,8 +158,10 @@ def shaped(x: Tensor, bound: Bound) -> Tensor:
     return x.expand(bound.rows, *x.shape[1:]).reshape((*bound.batch, *x.shape[1:]))
 
 
-def settle(x: Tensor, failed: Tensor, bound: Bound, on_failure: OnFailure) -> Tensor:
-    """(1|B, ...) → (*batch, ...); failed samples (B,) keep their value without gradient, or become NaN."""
+def settle(x: Tensor, failed: Tensor | None, bound: Bound, on_failure: OnFailure) -> Tensor:
+    """(1|B, ...) → (*batch, ...); failed samples (B,) keep their value without gradient, or become NaN; None: none."""
+    if failed is None:
+        return shaped(x, bound)
     x = x.expand(bound.rows, *x.shape[1:])
     flags = failed.reshape(-1, *(1,) * (x.ndim - 1))
     fallback = torch.full_like(x, torch.nan) if on_failure == "nan" else x.detach()

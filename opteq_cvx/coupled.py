@@ -14,12 +14,13 @@ from opteq_cvx.adjoint.mode import Equilibrated
 from opteq_cvx.adjoint.problem import FixedPoint
 from opteq_cvx.adjoint.record import GradientRecord
 from opteq_cvx.coupling import HSIC
+from opteq_cvx.descent import Map
 from opteq_cvx.engine import forward_solve
 from opteq_cvx.errors import CompileError, message
 from opteq_cvx.ir.frozen import Frozen
 from opteq_cvx.ir.layout import Layout
 from opteq_cvx.iterate import Anderson
-from opteq_cvx.iterate.contract import Iterate, Map, Stop
+from opteq_cvx.iterate.contract import Iterate, Stop
 from opteq_cvx.maps.evaluate import Environment
 from opteq_cvx.options import Options
 from opteq_cvx.plan import Plan

@@ -8,8 +8,9 @@ from torch import Tensor
 from opteq_cvx.adaptive import CERTAIN, adaptive_solve
 from opteq_cvx.adjoint.mode import Equilibrated
 from opteq_cvx.adjoint.problem import Solve, take
+from opteq_cvx.descent import Map
 from opteq_cvx.iterate import Anderson, Inertial, Plain
-from opteq_cvx.iterate.contract import Iterate, Iteration, Map, Progress, Restrict, Stop
+from opteq_cvx.iterate.contract import Iterate, Iteration, Progress, Restrict, Stop
 from opteq_cvx.selecting import select
 from opteq_cvx.selection import SecondStage
 from opteq_cvx.splitting.contract import Certificate, Prepared, Splitting, Theta

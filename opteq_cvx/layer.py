@@ -19,6 +19,7 @@ from opteq_cvx.ir.frozen import Array
 from opteq_cvx.ir.param import Stage
 from opteq_cvx.ir.program import Program
 from opteq_cvx.maps.evaluate import Constants, Environment
+from opteq_cvx.maps.peek import known_true
 from opteq_cvx.options import OnFailure, Options
 from opteq_cvx.plan import Plan, make_plan
 from opteq_cvx.record import note
@@ -348,7 +349,8 @@ class EquilibriumLayer(nn.Module):
         quiet: bool,
     ) -> Solution:
         eq, verdict = solved.eq, solved.verdict
-        failed = verdict.codes != code(Status.CONVERGED)
+        sound = verdict.codes == code(Status.CONVERGED)
+        failed = None if known_true(sound) else ~sound
         statuses = Statuses(call.shaped(verdict.codes, bound))
         past = trace.history if trace is not None else None
         steps, residual, distance = (call.shaped(x, bound) for x in (eq.steps, eq.residual, verdict.distance))
@@ -368,7 +370,7 @@ class EquilibriumLayer(nn.Module):
 
     @staticmethod
     def _dual(
-        parts: tuple[Tensor, ...], failed: Tensor, bound: Bound, on_failure: OnFailure
+        parts: tuple[Tensor, ...], failed: Tensor | None, bound: Bound, on_failure: OnFailure
     ) -> Tensor | tuple[Tensor, ...]:
         settled = tuple(call.settle(p, failed, bound, on_failure) for p in parts)
         return settled[0] if len(settled) == 1 else settled

@@ -13,6 +13,7 @@ from opteq_cvx.adjoint.linear_solve import adjoint_solve, substitute
 from opteq_cvx.adjoint.problem import FixedPoint, mend
 from opteq_cvx.adjoint.pull import forward_again, pull, push
 from opteq_cvx.iterate.contract import Iterate
+from opteq_cvx.maps.peek import known_true
 from opteq_cvx.splitting.contract import Prepared
 
 INFO = 9  # tensors between z and the prepared ones, as the docstring of `Equilibrium` lists them
@@ -53,7 +54,7 @@ class Equilibrium(torch.autograd.Function):
         if g is None:
             return None, None, None, *[None] * count
         z, failed, modulus, theta, prepared = unpack(problem, count, ctx.saved_tensors)
-        v = g.masked_fill(failed[:, None], 0.0)
+        v = g if known_true(~failed) else g.masked_fill(failed[:, None], 0.0)
         w = adjoint_solve(problem, True, count, z, v, modulus, *theta, *prepared)
         needs = ctx.needs_input_grad[3:]
 

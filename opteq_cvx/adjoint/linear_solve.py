@@ -13,7 +13,7 @@ from opteq_cvx.adjoint.krylov.contract import System
 from opteq_cvx.adjoint.problem import FixedPoint, take
 from opteq_cvx.adjoint.pull import final, forward_again, pull, push, vjp
 from opteq_cvx.splitting.contract import Certificate, Prepared
-from opteq_cvx.splitting.linearization import BlockDiagonal, Linearization
+from opteq_cvx.splitting.linearization import BlockDiagonal, Linearization, SymmetricLinearization
 
 SMALLEST_MARGIN = 1e-3  # tolerances are divided by at most 1/this for badly conditioned programs
 ROUNDING = 10.0  # no residual below this many units of rounding is asked for
@@ -148,12 +148,21 @@ def solve(
 
     jacobian = splitting.linearize(z, parameters, Prepared(constants, Certificate()))
     goal = accuracy(options.tolerance, modulus)
-    system = System(jacobian, transposed, restrict)
+    system = System(jacobian, transposed, restrict, rate(jacobian, modulus))
     solver = by_parts(jacobian, options.solver) if isinstance(jacobian, BlockDiagonal) else options.solver
     answer = solver.solve(system, v.contiguous(), tolerance=goal, max_steps=options.max_steps)
     if transposed:
         problem.record.note_adjoint(v, modulus, answer, options.tolerance / goal)
     return answer.w
+
+
+def rate(jacobian: Linearization, modulus: Tensor) -> float | None:
+    """1 − the smallest certified modulus; None where it is not certified, or on a device that would have to be waited
+    for."""
+    if not isinstance(jacobian, SymmetricLinearization) or modulus.device.type != "cpu":
+        return None
+    least = float(modulus.min())  # NaN where nothing is certified
+    return 1.0 - least if least > 0.0 else None
 
 
 def accuracy(tolerance: float, modulus: Tensor) -> Tensor:

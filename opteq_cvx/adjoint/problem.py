@@ -9,7 +9,8 @@ from torch import Tensor
 from opteq_cvx.adjoint.krylov.automatic import Automatic
 from opteq_cvx.adjoint.krylov.contract import LinearSolver
 from opteq_cvx.adjoint.record import GradientRecord
-from opteq_cvx.iterate.contract import Iterate, Iteration, Map, Progress, Stop
+from opteq_cvx.descent import Map
+from opteq_cvx.iterate.contract import Iterate, Iteration, Progress, Stop
 from opteq_cvx.splitting.contract import Certificate, Prepared, Splitting, Theta
 
 Solve = Callable[[Tensor, Theta, Prepared | None], tuple[Iterate, Prepared]]

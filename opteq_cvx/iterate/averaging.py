@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from opteq_cvx.descent import Map
 from opteq_cvx.errors import InputError, message
-from opteq_cvx.iterate.contract import Map
 
 Watch = Callable[[int, Tensor], None]
 """watch(k, z_k): sees every iterate."""

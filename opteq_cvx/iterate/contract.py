@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-Map = Callable[[Tensor], Tensor]
-"""T on the rows it was restricted to: (b, d) → (b, d)."""
+from opteq_cvx.descent import Map
 
 Progress = Callable[[int, Tensor], None]
 """progress(step, residual) is called at every check with the steps so far and the relative residuals (B,)."""

@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from opteq_cvx.iterate.contract import Iterate, Iteration, Map, Progress, Restrict, Stop
+from opteq_cvx.descent import Map, Steps
+from opteq_cvx.iterate.contract import Iterate, Iteration, Progress, Restrict, Stop
 from opteq_cvx.iterate.driver import Rule, drive
+from opteq_cvx.iterate.heavy_ball import heavy_ball
 
 LARGEST = 1.0 - 1e-6  # a rate above this is not told from none
 REACH = 3e-6  # the relative residual down to which steps in float32 are as good as others
@@ -38,6 +40,8 @@ class Inertial(Iteration):
         history: bool = False,
         progress: Progress | None = None,
     ) -> Iterate:
+        if heavy(z0) and isinstance(restrict(None), Steps):
+            return heavy_ball(restrict, z0, stop, history=history, progress=progress)
         return drive(Tuned(z0), restrict, z0, stop, history=history, progress=progress)
 
     def run_mixed(self, coarse: Map, restrict: Restrict, z0: Tensor, stop: Stop) -> Iterate:
@@ -45,6 +49,8 @@ class Inertial(Iteration):
 
         The switch comes when half the samples are within the reach of float32.
         """
+        if heavy(z0) and isinstance(coarse, Steps):
+            return heavy_ball(restrict, z0, stop, coarse=coarse)
         rule, z, steps, pause = Tuned(z0.float()), z0.float(), 0, 1
         while steps + stop.check_every < stop.max_steps and steps < MOST_COARSE:
             for _ in range(pause - 1):
@@ -108,6 +114,11 @@ class Tuned(Rule):
         self.momentum, self.weight = self.momentum[rows], self.weight[rows]
         if self.residual is not None:
             self.residual = self.residual[rows]
+
+
+def heavy(z: Tensor) -> bool:
+    """Whether the heavy ball may look at its residuals: on a CUDA device every look would wait."""
+    return z.device.type == "cpu"
 
 
 def momentum(r: Tensor, b: Tensor, weight: Tensor) -> Tensor:

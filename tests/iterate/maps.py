@@ -1,13 +1,12 @@
 """Batched maps with a known fixed point, in the form a driver wants them: restrict(rows) -> T."""
 
 import itertools
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-Map = Callable[[Tensor], Tensor]
+from opteq_cvx.descent import Heavy, Map, SharedSteps, Steps
 
 
 @dataclass
@@ -27,6 +26,28 @@ class Unit:
             return self.act(torch.addmm(c, z, self.M))
 
         return T
+
+    def steps(self, rows: Tensor | None) -> Steps:
+        """The same as a proximal-gradient step, for `act` a projection; counts as `restrict` does."""
+        c = self.c if rows is None else self.c[rows]
+        out = SharedSteps(self.M, c, lambda a: self.act)
+        gradient, heavy = out.gradient, out.heavy
+
+        def counted(z: Tensor) -> Tensor:
+            self.calls.append(z.shape[0])
+            return gradient(z)
+
+        def momentum(a: float, b: float) -> Heavy:
+            step = heavy(a, b)
+
+            def move(z: Tensor, before: Tensor) -> Tensor:
+                self.calls.append(z.shape[0])
+                return step(z, before)
+
+            return move
+
+        out.gradient, out.heavy = counted, momentum  # type: ignore[method-assign]
+        return out
 
     def buffered(self, rows: Tensor | None) -> Map:
         """The same, writing into two buffers of its own in turn, as fast splittings do."""

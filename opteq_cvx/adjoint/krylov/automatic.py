@@ -1,4 +1,7 @@
-"""The default: conjugate gradients where J = D M, else GMRES; what they leave unsolved goes to a safer solver."""
+"""The default: conjugate gradients where J = D M (Richardson steps where its spectrum is certified short), else GMRES.
+
+What these leave unsolved goes to a safer solver.
+"""
 
 from dataclasses import dataclass
 
@@ -11,6 +14,7 @@ from opteq_cvx.adjoint.krylov.contract import Linear, LinearSolver, System, norm
 from opteq_cvx.adjoint.krylov.direct import Direct
 from opteq_cvx.adjoint.krylov.gmres import GMRES
 from opteq_cvx.adjoint.krylov.lsmr import LSMR
+from opteq_cvx.adjoint.krylov.richardson import Richardson, suits
 from opteq_cvx.splitting.linearization import SymmetricLinearization
 
 DENSE = 400  # up to this dimension the second attempt is a dense factorization
@@ -30,6 +34,10 @@ class Automatic(LinearSolver):
     @override
     def solve(self, system: System, v: Tensor, *, tolerance: Tensor | float, max_steps: int) -> Linear:
         symmetric = isinstance(system.jacobian, SymmetricLinearization)
+        if suits(system, v, tolerance):
+            answer = Richardson().solve(system, v, tolerance=tolerance, max_steps=max_steps)
+            if bool(answer.converged.all()):
+                return answer
         first: LinearSolver = CG() if symmetric else GMRES()
         answer = first.solve(system, v, tolerance=tolerance, max_steps=max_steps)
         doubtful = answer.converged.logical_not()

@@ -15,11 +15,13 @@ class System:
     """A w = v with A = (I − J)ᵀ if `transposed`, else I − J.
 
     restrict: the linearization of some samples only (an index tensor), for a second solver on what a first one left.
+    rate: where J = D M, a certified bound of the largest eigenvalue of D^½ M D^½ below 1, M ⪰ 0; None: no such.
     """
 
     jacobian: Linearization
     transposed: bool
     restrict: Callable[[Tensor], Linearization]
+    rate: float | None = None
 
     def apply(self, x: Tensor) -> Tensor:
         """A x, (B, d) → (B, d)."""
@@ -31,7 +33,7 @@ class System:
 
     def rows(self, index: Tensor) -> "System":
         """The system of the samples `index`."""
-        return System(self.restrict(index), self.transposed, self.restrict)
+        return System(self.restrict(index), self.transposed, self.restrict, self.rate)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,65 @@
+"""The map of a proximal-gradient step, its two halves apart, so that steps of other lengths and momentum can be taken.
+
+Source: Bauschke & Combettes, *Convex Analysis and Monotone Operator Theory*, ch. 28; with momentum before the prox,
+Ochs, Chen, Brox, Pock, *iPiano*, SIAM J. Imaging Sciences (2014).
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+Map = Callable[[Tensor], Tensor]
+"""(B, d) → (B, d), sample by sample."""
+
+Heavy = Callable[[Tensor, Tensor], Tensor]
+"""(z_k, z_{k−1}) ↦ z_{k+1}; may overwrite z_{k−1}, and return it."""
+
+
+class Steps:
+    """T(z) = prox_{γf}(z − γ∇g(z)), g convex with a gradient of Lipschitz constant 1/γ.
+
+    Args:
+        gradient: z ↦ z − γ∇g(z), a new tensor.
+        prox: a ↦ prox_{aγf}, whose result may overwrite its argument.
+    """
+
+    def __init__(self, gradient: Map, prox: Callable[[float], Map]) -> None:
+        self.gradient = gradient
+        self._prox, self._bound = prox, {1.0: prox(1.0)}
+
+    def prox(self, a: float) -> Map:
+        """prox_{aγf}."""
+        if a not in self._bound:
+            self._bound = {1.0: self._bound[1.0], a: self._prox(a)}
+        return self._bound[a]
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """T(z)."""
+        return self._bound[1.0](self.gradient(z))
+
+    def heavy(self, a: float, b: float) -> Heavy:
+        """(z, y) ↦ prox_{aγf}(z − aγ∇g(z) + b(z − y)): a step a times as long, with momentum b."""
+        prox = self.prox(a)
+        return lambda z, before: prox(moved(z, before, self.gradient(z), a, b))
+
+
+class SharedSteps(Steps):
+    """As `Steps` for z − γ∇g(z) = z M + c with one M (d, d) for all samples, c (1|B, d)."""
+
+    def __init__(self, m: Tensor, c: Tensor, prox: Callable[[float], Map]) -> None:
+        super().__init__(lambda z: torch.addmm(c, z, m), prox)
+        self.m, self.c = m, c
+
+    @override
+    def heavy(self, a: float, b: float) -> Heavy:
+        """One product with (1 + b − a) I + aM."""
+        m, c, prox = self.m * a, self.c * a, self.prox(a)
+        m.diagonal().add_(1.0 + b - a)
+        return lambda z, before: prox(torch.add(c, before, alpha=-b, out=before).addmm_(z, m))
+
+
+def moved(z: Tensor, before: Tensor, image: Tensor, a: float, b: float) -> Tensor:
+    """z + a(image − z) + b(z − before), written into `before`."""
+    return before.mul_(-b).add_(z, alpha=1.0 + b - a).add_(image, alpha=a)

@@ -1,0 +1,188 @@
+"""The heavy ball for certified proximal-gradient steps: longer steps and momentum, tuned to the contraction observed.
+
+z_{k+1} = prox_{aγf}(z_k − aγ∇g(z_k) + b(z_k − z_{k−1})), a = 4/(1 + q)², b = ((1 − q)/(1 + q))², q = √(1 − ρ): on the
+face that the iterates have reached, where plain steps converge at the rate ρ, these converge at √b, the best that any
+method of two terms can do. ρ is read from the residuals at every check; one pair (a, b) serves the batch, so that a
+step stays one product of matrices and a prox.
+
+Sources: Polyak, *Some methods of speeding up the convergence of iteration methods* (1964); with a prox, iPiano: Ochs,
+Chen, Brox, Pock, SIAM J. Imaging Sciences (2014), theorem 4.8: it converges from everywhere where a < 2(1 − b), which
+is ρ < 3/4. Above, a batch whose residual grew takes plain steps until the next check, and smaller ρ later.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from opteq_cvx.descent import Heavy, Map, Steps, moved
+from opteq_cvx.iterate.contract import Iterate, Progress, Stop
+from opteq_cvx.iterate.driver import Board
+from opteq_cvx.maps.peek import known_finite
+
+SAFE = 0.74  # the ρ up to which the method converges from everywhere
+GUESS = 0.8  # of the certified rate: what is expected on a face, before anything was seen
+CAUTION = 0.9  # by which the limit of ρ falls where the residual grew
+LEAST, MOST = 3, 8  # steps from check to check
+SLACK = 1.02  # a rate above √b by less than this says nothing about ρ
+REACH = 3e-6  # the relative residual down to which steps in float32 are as good as others
+MOST_COARSE = 100  # steps in float32 at most
+
+
+class Tuner:
+    """ρ, and what follows from it: a, b. `cap` is the certified rate of plain steps, beyond which ρ never goes."""
+
+    def __init__(self, cap: float, guess: float = GUESS) -> None:
+        self.limit = min(max(cap, 0.0), 1.0 - 1e-6)
+        self.rho = self.now = guess * self.limit
+        self.before: float | None = None
+        self.rate = 0.1  # per step, last seen
+
+    @property
+    def a(self) -> float:
+        """The length of the step, in units of γ."""
+        return 4.0 / (1.0 + math.sqrt(1.0 - self.now)) ** 2
+
+    @property
+    def b(self) -> float:
+        """The momentum."""
+        q = math.sqrt(1.0 - self.now)
+        return ((1.0 - q) / (1.0 + q)) ** 2
+
+    def observe(self, residual: Tensor, steps: int) -> bool:
+        """Look at the relative residuals (b,) that `steps` steps led to; whether (a, b) changed.
+
+        Their norm over the batch falls at the rate of the slowest mode λ of the slowest sample, a root r of
+        r² − (1 + b − a + aλ) r + b = 0 in what momentum makes of it.
+        """
+        size = float(torch.linalg.vector_norm(residual))
+        if not math.isfinite(size):  # leave out the samples that are lost
+            size = float(torch.linalg.vector_norm(torch.where(residual < torch.inf, residual, 0.0)))
+        before, self.before, now = self.before, size, self.now
+        if before is None or before <= 0.0 or not math.isfinite(size):
+            return False
+        rate = (size / before) ** (1.0 / steps)
+        self.rate = rate
+        if rate >= 1.0:
+            self.limit = max(CAUTION * self.limit, min(SAFE, self.limit))
+            self.rho, self.now = min(self.rho, self.limit), 0.0
+            return self.now != now
+        if rate > SLACK * math.sqrt(self.b):
+            slow = (rate + self.b / rate - (1.0 + self.b - self.a)) / self.a
+            self.rho = min(self.limit, max(self.rho, slow))
+        self.now = self.rho
+        return self.now != now
+
+    def pause(self, excess: Tensor) -> int:
+        """Steps until half the samples should meet their thresholds, then all; `excess` (b,) is residual/threshold."""
+        wanted = float(excess.median())
+        wanted = wanted if wanted > 1.0 else float(excess.max())
+        if not 1.0 < wanted < math.inf:
+            return LEAST
+        rate = max(math.sqrt(self.b), self.rate)
+        return min(max(math.ceil(math.log(wanted) / -math.log(min(rate, 0.99))), LEAST), MOST)
+
+
+def look(map_: Steps, z: Tensor, before: Tensor, tuner: Tuner) -> tuple[Tensor, Tensor]:
+    """T(z) and the next state, for one gradient."""
+    image = map_.gradient(z)
+    after = map_.prox(tuner.a)(moved(z, before, image, tuner.a, tuner.b))
+    return map_.prox(1.0)(image), after
+
+
+@torch.no_grad()
+def heavy_ball(
+    restrict: Callable[[Tensor | None], Map],
+    z0: Tensor,
+    stop: Stop,
+    *,
+    coarse: Steps | None = None,
+    history: bool = False,
+    progress: Progress | None = None,
+) -> Iterate:
+    """Iterate from z0 (B, d) until every sample is done; maps that `restrict` gives are `Steps`.
+
+    With `coarse`, the same map in float32, the first steps are taken by it, as far as float32 reaches.
+    """
+    tuner = Tuner(1.0 - float(stop.margin.min()) if stop.margin is not None and stop.margin.numel() else 1.0)
+    z, before, steps = z0.clone(), z0.clone(), 0
+    if coarse is not None:
+        z, before, steps = early(coarse, z0, stop, tuner)
+        stop = replace(stop, max_steps=stop.max_steps - steps)
+    first = 1 if coarse is None else LEAST
+    done = drive(restrict, z, before, stop, tuner, first=first, history=history, progress=progress)
+    return replace(done, steps=done.steps + steps) if steps else done
+
+
+def early(map_: Steps, z0: Tensor, stop: Stop, tuner: Tuner) -> tuple[Tensor, Tensor, int]:
+    """Steps in float32 until half the samples are within its reach: the last two states in the dtype of z0, and steps.
+
+    Samples that are not finite in float32 start again at z0.
+    """
+    z = z0.float()
+    before, steps, step = z.clone(), 0, map_.heavy(tuner.a, tuner.b)
+    pause = stop.check_every
+    while steps + pause < stop.max_steps and steps < MOST_COARSE:
+        for _ in range(pause - 1):
+            z, before = step(z, before), z
+        image, after = look(map_, z, before, tuner)
+        steps += pause
+        residual = torch.linalg.vector_norm(image.sub_(z), dim=1).div_(
+            torch.linalg.vector_norm(z, dim=1).clamp_min_(1.0)
+        )
+        z, before = after, z
+        if bool(residual.median() <= REACH):
+            break
+        if tuner.observe(residual, pause):
+            step = map_.heavy(tuner.a, tuner.b)
+        pause = tuner.pause(residual / REACH)
+    tuner.before = None
+    if known_finite(z) and known_finite(before):
+        return z.to(z0.dtype), before.to(z0.dtype), steps
+    fine = (torch.isfinite(z) & torch.isfinite(before)).all(dim=1, keepdim=True)
+    return torch.where(fine, z.to(z0.dtype), z0), torch.where(fine, before.to(z0.dtype), z0), steps
+
+
+def drive(
+    restrict: Callable[[Tensor | None], Map],
+    z: Tensor,
+    before: Tensor,
+    stop: Stop,
+    tuner: Tuner,
+    *,
+    first: int,
+    history: bool,
+    progress: Progress | None,
+) -> Iterate:
+    """The loop in the dtype of z, with the checks of `driver.drive`; `before` may be overwritten."""
+    board = Board(z, stop, history=history, progress=progress)
+    map_ = _descent(restrict(None))
+    step: Heavy | None = None
+    taken, pause = 0, min(first, stop.max_steps)
+    while True:
+        if pause > 1 and step is None:
+            step = map_.heavy(tuner.a, tuner.b)
+        for _ in range(pause - 1):
+            assert step is not None
+            z, before = step(z, before), z
+        image, after = look(map_, z, before, tuner)
+        taken += pause
+        if not board.check(z, image, taken) or taken >= stop.max_steps:
+            return board.result()
+        if tuner.observe(board.seen, pause):
+            step = None
+        pause = min(tuner.pause(board.seen / board.threshold), stop.max_steps - taken)
+        z, after = board.revive(z, after)
+        keep = board.compact()
+        if keep is not None:
+            z, after = z[keep], after[keep]
+            map_, step = _descent(restrict(board.rows)), None
+            tuner.before = None
+        z, before = after, z
+
+
+def _descent(map_: Map) -> Steps:
+    assert isinstance(map_, Steps)
+    return map_
