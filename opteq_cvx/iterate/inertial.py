@@ -20,9 +20,11 @@ REAL = 1e-3  # the denominator from which the formula for real roots is used
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inertial(Iteration):
-    """x_{k+1} = T(y_k), y_{k+1} = x_{k+1} + b (x_{k+1} − x_k), b = (1 − √(1 − ρ)) / (1 + √(1 − ρ)).
+    """For proximal-gradient steps on the CPU the heavy ball (see `iterate.heavy_ball`), else Nesterov's momentum:
 
-    ρ is the rate at which plain steps would converge, read from the residuals at every check: on the face that the
+    x_{k+1} = T(y_k), y_{k+1} = x_{k+1} + b (x_{k+1} − x_k), b = (1 − √(1 − ρ)) / (1 + √(1 − ρ)).
+
+    Here ρ is the rate at which plain steps would converge, read from the residuals at every check: on the face that the
     iterates have reached it is that of the reduced problem, often far below the certified one. A step costs one lerp
     beside T. A sample whose residual grew takes plain steps until the next check, and from then on at most half that
     momentum, so that a contraction always converges.
@@ -117,8 +119,8 @@ class Tuned(Rule):
 
 
 def heavy(z: Tensor) -> bool:
-    """Whether the heavy ball may look at its residuals: on a CUDA device every look would wait."""
-    return z.device.type == "cpu"
+    """Whether the heavy ball may look at its residuals: on a CUDA device every look would wait; none if no samples."""
+    return z.device.type == "cpu" and z.shape[0] > 0
 
 
 def momentum(r: Tensor, b: Tensor, weight: Tensor) -> Tensor:

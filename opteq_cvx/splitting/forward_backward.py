@@ -17,6 +17,7 @@ from opteq_cvx.atoms import Trait
 from opteq_cvx.descent import Map, SharedSteps, Steps
 from opteq_cvx.ir.frozen import Frozen, freeze_index
 from opteq_cvx.maps.evaluate import Environment
+from opteq_cvx.maps.peek import known_true
 from opteq_cvx.splitting import blocks, infeasibility, newton
 from opteq_cvx.splitting.blocks import Block
 from opteq_cvx.splitting.contract import Polished, Prepared, Splitting, Theta
@@ -70,9 +71,12 @@ class ForwardBackward(Frozen, Splitting):
     def prepare(self, theta: Theta, factors: Theta | None = None) -> Prepared:
         p, q, *rest = theta
         lower, upper, convex = factors if factors is not None else self.factor(theta)
-        largest = q.abs().amax() if q.numel() else q.new_zeros(())
-        free = torch.where((largest > 0) & torch.isfinite(largest), 1.0 / largest, torch.ones_like(largest))
-        gamma = torch.where(upper > 0, 1.0 / upper, free)  # without P every step is safe
+        if known_true(upper > 0):
+            gamma = 1.0 / upper
+        else:  # without P every step is safe
+            largest = q.abs().amax() if q.numel() else q.new_zeros(())
+            free = torch.where((largest > 0) & torch.isfinite(largest), 1.0 / largest, torch.ones_like(largest))
+            gamma = torch.where(upper > 0, 1.0 / upper, free)
         if p.ndim == 3:
             m = torch.eye(p.shape[-1], dtype=p.dtype, device=p.device) - gamma[:, None, None] * p
         else:

@@ -117,7 +117,7 @@ def test_tuner_finds_the_slowest_mode(top: float, many: int, generator: torch.Ge
     for _ in range(4):
         z, before = move(z, before), z
     assert tuner.observe((z - want).norm(dim=1), 4)
-    assert tuner.rho == pytest.approx(top, rel=2e-3)
+    assert tuner.rho == pytest.approx(top, rel=5e-3)
     assert tuner.b == pytest.approx(((1 - math.sqrt(1 - top)) / (1 + math.sqrt(1 - top))) ** 2, rel=0.05)
 
 
