@@ -19,6 +19,9 @@ from opteq_cvx.maps.evaluate import Environment
 from opteq_cvx.splitting import blocks, infeasibility, newton
 from opteq_cvx.splitting.contract import Certificate, Polished, Prepared, Splitting, Theta
 from opteq_cvx.splitting.graph_form import GraphForm
+from opteq_cvx.splitting.jacobians import diagonalize, formable, jacobians
+from opteq_cvx.splitting.linearization import AutogradLinearization, Linearization
+from opteq_cvx.splitting.optimality import GraphLinearization, Optimality, worthwhile
 from opteq_cvx.splitting.quadratic import ROUNDING, spectrum
 from opteq_cvx.splitting.saddle import Proximal, Saddle
 from opteq_cvx.splitting.scaling import HIGH, LOW, curvature, equilibrate
@@ -127,6 +130,23 @@ class DouglasRachford(Frozen, Splitting):
         return advance
 
     @override
+    def linearize(self, z: Tensor, theta: Theta, prepared: Prepared) -> Linearization:
+        def function(point: Tensor) -> Tensor:
+            return self.step(point, theta, prepared)
+
+        if not worthwhile(self.form.blocks, self.form.layout.n):
+            return AutogradLinearization(function, z)
+        p, _, k, _, *rest = theta
+        sigma, metric, *_ = prepared.tensors
+
+        def system(transposed: bool) -> Optimality:
+            v = z[:, self.form.layout.n :] / metric.sqrt()
+            d = diagonalize(jacobians(self.form.blocks, rest, 1.0 / metric, v))
+            return Optimality.of(p, k, metric.sqrt(), (SIGMA / sigma).sqrt(), d, symmetric=True)
+
+        return GraphLinearization(function, z, system, sigma, self.relaxation)
+
+    @override
     def error(self, z: Tensor, theta: Theta, prepared: Prepared) -> Tensor:
         primal, dual, gap, *_ = self._residuals(z, theta, prepared)
         return torch.maximum(torch.maximum(primal, dual), gap)
@@ -149,7 +169,7 @@ class DouglasRachford(Frozen, Splitting):
     @override
     def polish(self, z: Tensor, theta: Theta, prepared: Prepared, tolerance: float, steps: int) -> Polished | None:
         n, m, rows = self.form.layout.n, self.form.m, z.shape[0]
-        if rows * n * n * (n + m) > NEWTON_WORK or not newton.formable(self.form.blocks):
+        if rows * n * n * (n + m) > NEWTON_WORK or not formable(self.form.blocks):
             return None
         sigma, metric, *_ = prepared.tensors
         x, v, w = self._unpack(z, prepared, theta[4:])

@@ -21,6 +21,7 @@ from opteq_cvx.maps.peek import known_true
 from opteq_cvx.splitting import blocks, infeasibility, newton
 from opteq_cvx.splitting.blocks import Block
 from opteq_cvx.splitting.contract import Polished, Prepared, Splitting, Theta
+from opteq_cvx.splitting.jacobians import formable
 from opteq_cvx.splitting.linearization import AutogradLinearization, Linearization, SymmetricLinearization
 from opteq_cvx.splitting.quadratic import ROUNDING, spectrum
 from opteq_cvx.splitting.saddle import Proximal, Saddle
@@ -160,7 +161,7 @@ class ForwardBackward(Frozen, Splitting):
         p, q, *rest = theta
         n, parts = self.dimension, self._rows()
         m = sum(block.index.size for block in parts)
-        if z.shape[0] * n * n * (n + m) > NEWTON_WORK or not newton.formable(parts):
+        if z.shape[0] * n * n * (n + m) > NEWTON_WORK or not formable(parts):
             return None
         dense = torch.diag_embed(p) if p.ndim == 2 else p
         picked = [torch.as_tensor(b.index.reshape(-1).copy(), device=z.device) for b in self.parts.blocks]

@@ -20,6 +20,9 @@ from opteq_cvx.splitting.contract import Certificate, Prepared, Splitting, Theta
 from opteq_cvx.splitting.douglas_rachford import EQUALITY, REBALANCE, RHO, SIGMA, top
 from opteq_cvx.splitting.graph_form import GraphForm
 from opteq_cvx.splitting.inclusion import ROUNDING, times
+from opteq_cvx.splitting.jacobians import diagonalize, jacobians
+from opteq_cvx.splitting.linearization import AutogradLinearization, Linearization
+from opteq_cvx.splitting.optimality import GraphLinearization, Optimality, worthwhile
 from opteq_cvx.splitting.saddle import Proximal, Saddle
 from opteq_cvx.splitting.scaling import HIGH, LOW, curvature, equilibrate
 from opteq_cvx.splitting.system import matmul
@@ -123,6 +126,26 @@ class GraphInclusion(Frozen, Splitting):
             return torch.cat([root_sigma * (x + RELAXATION * (xt - x)), root * (v + RELAXATION * (wt - w))], dim=1)
 
         return advance
+
+    @override
+    def linearize(self, z: Tensor, theta: Theta, prepared: Prepared) -> Linearization:
+        def function(point: Tensor) -> Tensor:
+            return self.step(point, theta, prepared)
+
+        if not worthwhile(self.form.blocks, self.form.layout.n):
+            return AutogradLinearization(function, z)
+        f, _, k, _, *rest = theta
+        sigma, metric, *_ = prepared.tensors
+        scale, rows = self._scales(f)
+
+        def system(transposed: bool) -> Optimality:
+            v = z[:, self.form.layout.n :] / metric.sqrt()
+            d = diagonalize(jacobians(self.form.blocks, rest, rows / metric, v))
+            slope = scale[:, None] * f
+            slope = slope.mT if transposed else slope
+            return Optimality.of(slope, k, metric.sqrt(), (SIGMA / sigma).sqrt(), d, symmetric=False)
+
+        return GraphLinearization(function, z, system, sigma, RELAXATION)
 
     def _unpack(self, z: Tensor, prepared: Prepared, rest: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """x, v and w = prox_{Dg/R}(v)."""

@@ -8,19 +8,17 @@ Sources: Rockafellar, Augmented Lagrangians and applications of the proximal poi
 A highly efficient semismooth Newton augmented Lagrangian method, 2018; Hermans, Themelis, Patrinos, QPALM, 2022.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from opteq_cvx.atoms import Trait
-from opteq_cvx.atoms.axes import Reducing
-from opteq_cvx.ir.frozen import size
 from opteq_cvx.splitting import blocks as proxes
 from opteq_cvx.splitting import infeasibility
 from opteq_cvx.splitting.blocks import Block
 from opteq_cvx.splitting.contract import Theta
+from opteq_cvx.splitting.jacobians import jacobians
 from opteq_cvx.splitting.system import matmul
 
 INNER = 0.1  # the gradient of φ is made so much smaller than the primal residual before multipliers move
@@ -31,12 +29,6 @@ TRIES = 20  # evaluations of φ′ in one line search
 CERTAIN = 1e-6  # tolerance of a certificate of infeasibility
 FEASIBLE = 1e-4  # primal residual up to which a falling ray means that the program is unbounded
 CURVATURE = 0.1  # a step is taken where |φ′| has fallen by this factor
-WIDE = 256  # most entries that a prox may couple for its Jacobian to be formed
-COUPLED = dict.fromkeys(("soc", "exp_cone", "pow_cone", "kl_div", "rel_entr", "quad_over_lin"), (-1,)) | dict.fromkeys(
-    ("psd", "norm_nuc", "sigma_max", "lambda_max", "lambda_sum_largest", "neg_log_det", "tr_inv"), (-2, -1)
-)
-"""The axes along which functions without static axes couple entries; of others, all of them."""
-
 Prox = Callable[[Tensor], Tensor]
 Residuals = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 """(x, w, y) → relative primal, dual and gap residuals (B,)."""
@@ -56,22 +48,6 @@ class Finish:
     steps: Tensor
     infeasible: Tensor
     unbounded: Tensor
-
-
-def formable(parts: Sequence[Block]) -> bool:
-    """Whether the Jacobians of all proxes are cheap enough to be formed."""
-    return all(Trait.SEPARABLE in b.f.traits or _width(b) <= WIDE for b in parts)
-
-
-def _axes(block: Block) -> tuple[int, ...]:
-    """The axes along which a block's prox couples entries; it acts on each position of the others by itself."""
-    f, rank = block.f, block.index.ndim
-    axes = f.axes if isinstance(f, Reducing) else COUPLED.get(f.name, tuple(range(-rank, 0)))
-    return tuple(a for a in axes if a >= -rank)
-
-
-def _width(block: Block) -> int:
-    return size(tuple(block.index.shape[a] for a in _axes(block)))
 
 
 @torch.no_grad()
@@ -191,45 +167,13 @@ def _search(along: Callable[[Tensor], Tensor], at_zero: Tensor) -> Tensor:
 
 def _curvature(parts: Sequence[Block], rest: Sequence[Tensor], r: Tensor, v: Tensor, k: Tensor) -> Tensor:
     """KᵀR(I − D)K (B, n, n), D the Jacobian of the proxes at v, block by block."""
-    values, batch = list(rest), v.shape[0]
-    total = v.new_zeros(batch, k.shape[2], k.shape[2])
-    diagonal = torch.ones_like(v)
-    for block in parts:
-        count = len(block.exprs)
-        own, values = values[:count], values[count:]
-        start, stop = int(block.index.flat[0]) if block.index.size else 0, block.index.size
-        stop += start
-        if start == stop:
-            continue
-        prox, event = block.bind(1.0 / r, own), block.index.shape
-        with torch.enable_grad():
-            point = v[:, start:stop].detach().requires_grad_()
-            image = prox(point.reshape(batch, *event)).reshape(batch, stop - start)
-        if not image.requires_grad:
-            continue
-        if Trait.SEPARABLE in block.f.traits:
-            (slope,) = torch.autograd.grad(image, point, torch.ones_like(image))
-            diagonal[:, start:stop] = 1.0 - slope.nan_to_num(0.0).clamp(0.0, 1.0)
-            continue
-        order = _grouped(block, torch.arange(start, stop, device=v.device).reshape(event))
-        jacobian = torch.stack(list(_columns(image, point, order - start)), dim=-1).nan_to_num(0.0)
-        middle = torch.eye(order.shape[1], dtype=v.dtype, device=v.device) - (jacobian + jacobian.mT) / 2
-        part = k[:, order.reshape(-1)].reshape(k.shape[0], *order.shape, k.shape[2])
-        weighted = (r[:, order.reshape(-1)].reshape(r.shape[0], *order.shape, 1) * (middle @ part)).flatten(1, 2)
+    found = jacobians(parts, rest, 1.0 / r, v)
+    diagonal, total = 1.0 - found.diagonal, v.new_zeros(v.shape[0], k.shape[2], k.shape[2])
+    for group in found.coupled:
+        rows, shape = group.order.reshape(-1), group.order.shape
+        middle = torch.eye(shape[1], dtype=v.dtype, device=v.device) - group.jacobian
+        part = k[:, rows].reshape(k.shape[0], *shape, k.shape[2])
+        weighted = (r[:, rows].reshape(r.shape[0], *shape, 1) * (middle @ part)).flatten(1, 2)
         total = total + part.flatten(1, 2).mT @ weighted
-        diagonal[:, start:stop] = 0.0
+        diagonal = diagonal.index_fill(1, rows, 0.0)
     return total + k.mT @ ((r * diagonal)[:, :, None] * k)
-
-
-def _grouped(block: Block, x: Tensor) -> Tensor:
-    """The entries of a block, in its event's shape, as (groups, width)."""
-    axes = _axes(block)
-    return x.movedim(axes, tuple(range(-len(axes), 0))).reshape(-1, _width(block))
-
-
-def _columns(image: Tensor, point: Tensor, order: Tensor) -> Iterator[Tensor]:
-    """For each place in a group (order is (groups, width)) the derivatives of its entry, (B, groups, width)."""
-    for i in range(order.shape[1]):
-        seed = torch.zeros_like(image).index_fill(1, order[:, i], 1.0)
-        (column,) = torch.autograd.grad(image, point, seed, retain_graph=True)
-        yield column[:, order.reshape(-1)].reshape(-1, *order.shape)

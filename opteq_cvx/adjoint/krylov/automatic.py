@@ -1,6 +1,6 @@
-"""The default: conjugate gradients where J = D M (Richardson steps where its spectrum is certified short), else GMRES.
+"""The default: by structure CG, Richardson steps, the optimality system of a map in graph form, or GMRES.
 
-What these leave unsolved goes to a safer solver.
+Richardson steps serve where the spectrum is certified short. What these leave unsolved goes to a safer solver.
 """
 
 from dataclasses import dataclass
@@ -14,8 +14,10 @@ from opteq_cvx.adjoint.krylov.contract import Linear, LinearSolver, System, norm
 from opteq_cvx.adjoint.krylov.direct import Direct
 from opteq_cvx.adjoint.krylov.gmres import GMRES
 from opteq_cvx.adjoint.krylov.lsmr import LSMR
+from opteq_cvx.adjoint.krylov.reduced import Reduced
 from opteq_cvx.adjoint.krylov.richardson import Richardson, suits
 from opteq_cvx.splitting.linearization import SymmetricLinearization
+from opteq_cvx.splitting.optimality import GraphLinearization
 
 DENSE = 400  # up to this dimension the second attempt is a dense factorization
 
@@ -33,15 +35,17 @@ class Automatic(LinearSolver):
 
     @override
     def solve(self, system: System, v: Tensor, *, tolerance: Tensor | float, max_steps: int) -> Linear:
-        symmetric = isinstance(system.jacobian, SymmetricLinearization)
+        jacobian = system.jacobian
+        symmetric = isinstance(jacobian, SymmetricLinearization)
+        reduced = isinstance(jacobian, GraphLinearization)
         if suits(system, v, tolerance):
             answer = Richardson().solve(system, v, tolerance=tolerance, max_steps=max_steps)
             if bool(answer.converged.all()):
                 return answer
-        first: LinearSolver = CG() if symmetric else GMRES()
+        first: LinearSolver = CG() if symmetric else Reduced() if reduced else GMRES()
         answer = first.solve(system, v, tolerance=tolerance, max_steps=max_steps)
         doubtful = answer.converged.logical_not()
-        if not symmetric and v.shape[1] <= DENSE:
+        if not symmetric and not reduced and v.shape[1] <= DENSE:
             doubtful = doubtful | (norms(answer.w) > GROWTH * norms(v))
         if not bool(doubtful.any()):
             return answer

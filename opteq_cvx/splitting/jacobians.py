@@ -1,0 +1,128 @@
+"""The Jacobian D = ∂w/∂v of the proxes of all blocks: entry by entry, and as small matrices where a prox couples."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from opteq_cvx.atoms import Trait
+from opteq_cvx.atoms.axes import Reducing
+from opteq_cvx.ir.frozen import size
+from opteq_cvx.splitting.blocks import Block
+
+WIDE = 256  # most entries that a prox may couple for its Jacobian to be formed
+COUPLED = dict.fromkeys(("soc", "exp_cone", "pow_cone", "kl_div", "rel_entr", "quad_over_lin"), (-1,)) | dict.fromkeys(
+    ("psd", "norm_nuc", "sigma_max", "lambda_max", "lambda_sum_largest", "neg_log_det", "tr_inv"), (-2, -1)
+)
+"""The axes along which functions without static axes couple entries; of others, all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Coupled:
+    """Rows `order` (groups, width), and the symmetric Jacobian of each group (B, groups, width, width)."""
+
+    order: Tensor
+    jacobian: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Jacobians:
+    """D: `diagonal` (B, m) in [0, 1], 0 on the rows of `coupled` groups, which have their own matrices."""
+
+    diagonal: Tensor
+    coupled: tuple[Coupled, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Spectrum:
+    """D diagonalized: values (B, m) in [0, 1], and for coupled rows the eigenvectors of each group.
+
+    The values of a group stand on its rows, in ascending order.
+    """
+
+    values: Tensor
+    vectors: tuple[Coupled, ...]
+
+    def apply(self, f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """f(D) x for x (B, m)."""
+        return self.times(f(self.values), x)
+
+    def times(self, values: Tensor, x: Tensor) -> Tensor:
+        """U diag(values) Uᵀ x for values and x (B, m)."""
+        out = values * x
+        for group in self.vectors:
+            rows = group.order.reshape(-1)
+            shape = (x.shape[0], *group.order.shape)
+            inner = (x[:, rows].reshape(shape).unsqueeze(2) @ group.jacobian).squeeze(2)
+            inner = values[:, rows].reshape(shape) * inner
+            outer = (group.jacobian @ inner.unsqueeze(3)).squeeze(3)
+            out = out.index_copy(1, rows, outer.reshape(x.shape[0], -1))
+        return out
+
+
+def formable(parts: Sequence[Block]) -> bool:
+    """Whether the Jacobians of all proxes are cheap enough to be formed."""
+    return all(Trait.SEPARABLE in b.f.traits or _width(b) <= WIDE for b in parts)
+
+
+def jacobians(parts: Sequence[Block], rest: Sequence[Tensor], step: Tensor, v: Tensor) -> Jacobians:
+    """D at v (B, m) for the steps `step` (1|B, m) and the blocks' data `rest`; the blocks' rows are contiguous."""
+    values, batch = list(rest), v.shape[0]
+    diagonal, coupled = torch.zeros_like(v), list[Coupled]()
+    for block in parts:
+        count = len(block.exprs)
+        own, values = values[:count], values[count:]
+        start, stop = int(block.index.flat[0]) if block.index.size else 0, block.index.size
+        stop += start
+        if start == stop:
+            continue
+        prox, event = block.bind(step, own), block.index.shape
+        with torch.enable_grad():
+            point = v[:, start:stop].detach().requires_grad_()
+            image = prox(point.reshape(batch, *event)).reshape(batch, stop - start)
+        if not image.requires_grad:
+            continue
+        if Trait.SEPARABLE in block.f.traits:
+            (slope,) = torch.autograd.grad(image, point, torch.ones_like(image))
+            diagonal[:, start:stop] = slope.nan_to_num(0.0).clamp(0.0, 1.0)
+            continue
+        order = _grouped(block, torch.arange(start, stop, device=v.device).reshape(event))
+        jacobian = torch.stack(list(_columns(image, point, order - start)), dim=-1).nan_to_num(0.0)
+        coupled.append(Coupled(order, (jacobian + jacobian.mT) / 2))
+    return Jacobians(diagonal, tuple(coupled))
+
+
+def diagonalize(found: Jacobians) -> Spectrum:
+    """Eigenvalues, clamped to [0, 1], and eigenvectors."""
+    values, vectors = found.diagonal, list[Coupled]()
+    for group in found.coupled:
+        own, basis = torch.linalg.eigh(group.jacobian)
+        values = values.index_copy(1, group.order.reshape(-1), own.clamp(0.0, 1.0).flatten(1))
+        vectors.append(Coupled(group.order, basis))
+    return Spectrum(values, tuple(vectors))
+
+
+def _axes(block: Block) -> tuple[int, ...]:
+    """The axes along which a block's prox couples entries; it acts on each position of the others by itself."""
+    f, rank = block.f, block.index.ndim
+    axes = f.axes if isinstance(f, Reducing) else COUPLED.get(f.name, tuple(range(-rank, 0)))
+    return tuple(a for a in axes if a >= -rank)
+
+
+def _width(block: Block) -> int:
+    return size(tuple(block.index.shape[a] for a in _axes(block)))
+
+
+def _grouped(block: Block, x: Tensor) -> Tensor:
+    """The entries of a block, in its event's shape, as (groups, width)."""
+    axes = _axes(block)
+    return x.movedim(axes, tuple(range(-len(axes), 0))).reshape(-1, _width(block))
+
+
+def _columns(image: Tensor, point: Tensor, order: Tensor) -> Iterator[Tensor]:
+    """For each place in a group (order is (groups, width)) the derivatives of its entry, (B, groups, width)."""
+    for i in range(order.shape[1]):
+        seed = torch.zeros_like(image).index_fill(1, order[:, i], 1.0)
+        (column,) = torch.autograd.grad(image, point, seed, retain_graph=True)
+        yield column[:, order.reshape(-1)].reshape(-1, *order.shape)
