@@ -6,6 +6,7 @@ Heavy imports happen inside the commands: `opteq --help` needs neither torch nor
 
 import argparse
 import json
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from opteq_cvx import __version__
 from opteq_cvx.errors import OpteqError
+from opteq_cvx.folding import fold
 from opteq_cvx.problem_file import ProblemFile, read_problem
 
 if TYPE_CHECKING:
@@ -52,7 +54,8 @@ def explain(options: argparse.Namespace) -> int:
             }
         )
     else:
-        print(f"{file.name}: {file.summary}\nSource: {file.source}\n\n{explanation}")
+        head = fold(f"{file.name}: {file.summary}\nSource: {file.source}", _width())
+        print(f"{head}\n\n{fold(str(explanation), _width())}")
     return DONE
 
 
@@ -198,6 +201,11 @@ def _device_options(options: argparse.Namespace) -> "DeviceOptions":
     from opteq_cvx.train import DeviceOptions
 
     return DeviceOptions(accelerator=options.accelerator, devices=options.devices)
+
+
+def _width() -> int:
+    """Columns of the terminal, within what is pleasant to read; 120 where there is none."""
+    return min(max(shutil.get_terminal_size((120, 24)).columns, 60), 160)
 
 
 def _emit(value: Mapping[str, Any] | Sequence[Any]) -> None:

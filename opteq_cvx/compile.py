@@ -227,7 +227,7 @@ class Explanation:
 
     @override
     def __str__(self) -> str:
-        parts = [f"-- {name}\n{text}" for name, text in self.stages]
+        parts = [f"-- {name}\n{text.rstrip()}" for name, text in self.stages]
         return "\n\n".join([*parts, str(self.plan)])
 
     @override

@@ -1,7 +1,10 @@
 """What a plan says of each splitting: unknowns, update, proxes, step, rate, and the cost of an iteration."""
 
+from collections.abc import Iterable, Sequence
+
 from opteq_cvx.ir import printer
 from opteq_cvx.ir.param import Stage
+from opteq_cvx.ir.program import Term
 from opteq_cvx.splitting.blocks import Block
 from opteq_cvx.splitting.graph_form import GraphForm
 from opteq_cvx.splitting.matrix_free import FactoredForwardBackward
@@ -21,17 +24,35 @@ WHEN = {
 def unknowns(parts: Structure) -> tuple[str, str]:
     layout = parts.layout
     each = (f"{n} {list(s) if s else 'scalar'}" for n, s in zip(layout.names, layout.shapes, strict=True))
-    return "unknowns", f"{', '.join(each)}: {layout.n} entries"
+    return "unknowns", f"{', '.join(each)}: {counted(layout.n, 'entry')}"
+
+
+def sources(terms: Iterable[Term]) -> str:
+    """Where terms come from, each place once."""
+    return "; ".join(dict.fromkeys(str(t.origin) for t in terms)) or "none"
+
+
+def linear(terms: Sequence[Term]) -> tuple[tuple[str, str], ...]:
+    """The line about the linear terms, where there are any."""
+    return (("linear", f"qᵀu, from {sources(terms)}"),) if terms else ()
+
+
+def counted(n: int, what: str) -> str:
+    """Like "1 row", "2 rows", "3 proxes"."""
+    many = {"prox": "proxes", "entry": "entries"}.get(what, f"{what}s")
+    return f"{n} {what if n == 1 else many}"
 
 
 def prox_lines(parts: Structure) -> list[tuple[str, str]]:
     lines = []
     for block in parts.blocks:
         more = f", then clipped to {block.interval.origin}" if block.interval is not None else ""
-        lines.append(("prox", f"{block.f.name}{weight(block)} on {block.index.size} entries: {block.origin}{more}"))
+        lines.append(
+            ("prox", f"{block.f.name}{weight(block)} on {counted(block.index.size, 'entry')}: {block.origin}{more}")
+        )
     covered = sum(b.index.size for b in parts.blocks)
     if covered < parts.layout.n:
-        lines.append(("prox", f"identity on {parts.layout.n - covered} entries"))
+        lines.append(("prox", f"identity on {counted(parts.layout.n - covered, 'entry')}"))
     return lines
 
 
@@ -41,7 +62,9 @@ def weight(block: Block) -> str:
 
 def closed_form_lines(parts: Structure) -> tuple[tuple[str, str], ...]:
     return (
+        ("form", "min ½p‖u‖² + qᵀu + f(u), p one number for each block of f"),
         unknowns(parts),
+        *linear(parts.smooth.linear),
         ("solution", "u = prox(−q / p) with weights divided by p, p the constant diagonal of the quadratic"),
         *prox_lines(parts),
         ("converges", "exact: no iteration"),
@@ -50,16 +73,17 @@ def closed_form_lines(parts: Structure) -> tuple[tuple[str, str], ...]:
 
 def forward_backward_lines(parts: Structure, refused: str) -> tuple[tuple[str, str], ...]:
     smooth, n = parts.smooth, parts.layout.n
-    sources = "; ".join(str(t.origin) for t in smooth.quadratic) or "none"
     kind = "diagonal" if smooth.diagonal else f"dense {n}×{n}"
     bounds = smooth.bounds
     cost = "1 elementwise product" if smooth.diagonal else f"1 matrix product (B×{n} · {n}×{n})"
     flops = n if smooth.diagonal else 2 * n * n
-    proxes = f"{len(parts.blocks)} prox{'es' * (len(parts.blocks) != 1)}"
+    proxes = counted(len(parts.blocks), "prox")
     return (
+        ("form", "min ½uᵀPu + qᵀu + f(u), f of disjoint blocks of u"),
         unknowns(parts),
         ("update", "u ← prox(M u + c), M = I − γP, c = −γq"),
-        ("quadratic", f"½uᵀPu + qᵀu, P {kind}, from {sources}"),
+        ("quadratic", f"½uᵀPu, P {kind}, from {sources(smooth.quadratic)}"),
+        *linear(smooth.linear),
         *prox_lines(parts),
         ("step", _step_text(bounds, smooth.diagonal)),
         ("converges", _rate_text(bounds, smooth.certified)),
@@ -71,19 +95,20 @@ def forward_backward_lines(parts: Structure, refused: str) -> tuple[tuple[str, s
 
 def matrix_free_lines(map_: FactoredForwardBackward, refused: str) -> tuple[tuple[str, str], ...]:
     parts, factors = map_.parts, map_.factors
-    sources = "; ".join(str(t.origin) for t in parts.smooth.quadratic)
     pieces = " ".join(_piece_text(p) for p in factors.pieces)
     known, n = factors.known, parts.layout.n
     bounds = None if known is None else Bounds(*known)
-    proxes = f"{len(parts.blocks)} prox{'es' * (len(parts.blocks) != 1)}"
+    proxes = counted(len(parts.blocks), "prox")
     if bounds is not None:
         step = _step_text(bounds, False)
     else:
         step = "γ = 1/L, L ≥ λ_max(P) from norm bounds of the factors, whenever they change"
     return (
+        ("form", "min ½uᵀPu + qᵀu + f(u), f of disjoint blocks of u"),
         unknowns(parts),
         ("update", "u ← prox(u − γ(Pu + q)), P applied factor by factor"),
-        ("quadratic", f"½uᵀPu + qᵀu, P = {pieces.removeprefix('+ ')}, never formed, from {sources}"),
+        ("quadratic", f"½uᵀPu, P = {pieces.removeprefix('+ ')}, never formed, from {sources(parts.smooth.quadratic)}"),
+        *linear(parts.smooth.linear),
         *prox_lines(parts),
         ("step", step),
         ("converges", _rate_text(bounds, map_.certified)),
@@ -107,13 +132,17 @@ def _piece_text(piece: Piece) -> str:
 def douglas_rachford_lines(form: GraphForm, refused: str) -> tuple[tuple[str, str], ...]:
     n, m = form.layout.n, form.m
     each = (f"{k} {list(s) if s else 'scalar'}" for k, s in zip(form.layout.names, form.layout.shapes, strict=True))
-    proxes = [("prox", f"{b.f.name}{weight(b)} on {b.index.size} rows of Kx + b: {b.origin}") for b in form.blocks]
+    proxes = [
+        ("prox", f"{b.f.name}{weight(b)} on {counted(b.index.size, 'row')} of Kx + b: {b.origin}") for b in form.blocks
+    ]
     flops = 4 * n * n + 4 * m * n
-    count = f"{len(proxes)} prox{'es' * (len(proxes) != 1)}"
+    count = counted(len(proxes), "prox")
     return (
-        ("unknowns", f"{', '.join(each)}: {n} entries; {m} rows"),
+        ("form", "min ½xᵀPx + qᵀx + f(Kx + b), f of disjoint blocks of rows"),
+        ("unknowns", f"{', '.join(each)}: {counted(n, 'unknown')}, {counted(m, 'row')} of Kx + b"),
         ("update", "w = prox(v), x̃ = (P + σ + KᵀRK)⁻¹(σx − q + KᵀR(2w − v − b)), v ← v + 1.6(Kx̃ + b − w)"),
-        ("quadratic", "; ".join(str(t.origin) for t in form.smooth.quadratic) or "none"),
+        ("quadratic", f"½xᵀPx, from {sources(form.smooth.quadratic)}"),
+        *linear(form.smooth.linear),
         *proxes,
         ("step", "R from Ruiz equilibration, rebalanced per sample as the residuals say"),
         ("converges", "averaged map: converges for every R whenever a solution with duals exists"),
@@ -129,12 +158,14 @@ def douglas_rachford_lines(form: GraphForm, refused: str) -> tuple[tuple[str, st
 def primal_dual_lines(form: SaddleForm, refused_first: str, refused_factor: str) -> tuple[tuple[str, str], ...]:
     n, m = form.n, form.m
     each = (f"{k} {list(s) if s else 'scalar'}" for k, s in zip(form.layout.names, form.layout.shapes, strict=True))
-    inner = [("prox", f"{b.f.name}{weight(b)} on {b.index.size} entries: {b.origin}") for b in form.inner]
-    outer = [("prox*", f"{b.f.name}{weight(b)} on {b.index.size} rows of Kx + b: {b.origin}") for b in form.outer]
-    absorbed = "; ".join(str(t.origin) for t in form.diagonal.quadratic) or "none"
-    forward = "; ".join(str(t.origin) for t in form.maps.quadratic) or "none"
+    inner = [("prox", f"{b.f.name}{weight(b)} on {counted(b.index.size, 'entry')}: {b.origin}") for b in form.inner]
+    outer = [
+        ("prox*", f"{b.f.name}{weight(b)} on {counted(b.index.size, 'row')} of Kx + b: {b.origin}") for b in form.outer
+    ]
+    absorbed, forward = sources(form.diagonal.quadratic), sources(form.maps.quadratic)
     return (
-        ("unknowns", f"{', '.join(each)}: {n} entries; {m} rows"),
+        ("form", "min ½xᵀPx + qᵀx + g(x) + f(Kx + b), f and g of disjoint blocks"),
+        ("unknowns", f"{', '.join(each)}: {counted(n, 'unknown')}, {counted(m, 'row')} of Kx + b"),
         ("update", "x⁺ = prox(x − T(Px + q + Kᵀy)), v = y + S(K(2x⁺ − x) + b), y⁺ = v − S prox(v/S)"),
         ("quadratic", f"in the prox: {absorbed}; by gradient steps: {forward}"),
         *inner,
@@ -142,7 +173,7 @@ def primal_dual_lines(form: SaddleForm, refused_first: str, refused_factor: str)
         ("step", "T, S from the row and column sums of |K| (Pock–Chambolle), balanced per sample as x and y move"),
         ("converges", "averaged map: converges whenever a solution with duals exists; restarts make it linear"),
         ("factor", "none: K and P are applied through their maps, never formed"),
-        ("iteration", f"2 products with K ({m}×{n}), {len(inner) + len(outer)} proxes"),
+        ("iteration", f"2 products with K ({m}×{n}), {counted(len(inner) + len(outer), 'prox')}"),
         ("not used", f"forward–backward: {refused_first}"),
         ("not used", f"Douglas–Rachford: {refused_factor}"),
     )

@@ -27,7 +27,7 @@ def check(problem: cp.Problem) -> None:
         if not constraint.is_dcp():
             where, words = f"constraint[{at}]", text(constraint)
             if kind(constraint) in ("inequality", "nonpos"):
-                _refuse(_left(constraint), "convex", "difference lhs - rhs of lhs <= rhs", where, words)
+                _refuse(_left(constraint), "convex", "smaller side minus the larger one", where, words)
             elif kind(constraint) == "nonneg":
                 _refuse(constraint.args[0], "concave", "expression that is to be nonnegative", where, words)
             else:
@@ -117,7 +117,8 @@ def _sum(expr: Any) -> tuple[str, str]:
 
 
 def _composition(expr: Any) -> tuple[str, str]:
-    name = type(expr).__name__
+    row = entry(expr)
+    name = type(expr).__name__ if row is None else row.op
     shape = "convex" if expr.is_atom_convex() else "concave" if expr.is_atom_concave() else "neither convex nor concave"
     if shape.startswith("neither"):
         fix = "replace it by a convex function, move it to parameters, or give its argument the sign it needs"

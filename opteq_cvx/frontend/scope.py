@@ -13,6 +13,7 @@ import cvxpy as cp
 
 from opteq_cvx.errors import CompileError, message
 from opteq_cvx.frontend.names import arguments, hidden, is_linear_atom
+from opteq_cvx.frontend.spelling import spoken
 from opteq_cvx.ir import affine as aff
 from opteq_cvx.ir.frozen import Shape
 from opteq_cvx.ir.param import Leaf, ParamExpr
@@ -108,20 +109,9 @@ NUMBERS = re.compile(r"\[\[[-+\d.e\s\[\]]*\]\]|\[[-+\d.e\s]*\.\.\.[-+\d.e\s]*\]"
 """The entries of a constant matrix, or of a long constant vector, as CVXPY prints them: they say nothing."""
 
 
-SPOKEN = (
-    (re.compile(r", None, False\)"), ")"),
-    (re.compile(r"\bquad_over_lin\(((?:[^()]|\([^()]*\))*), 1\.0\)"), r"sum_squares(\1)"),
-    (re.compile(r"\bQuadForm\("), "quad_form("),
-    (re.compile(r"\bSum\("), "sum("),
-)
-"""CVXPY prints its classes and their default arguments; the user wrote the function."""
-
-
 def text(expr: object) -> str:
-    """The user's own expression in CVXPY's words, on one line, shortened in the middle."""
-    words = NUMBERS.sub("[…]", " ".join(str(expr).split()))
-    for pattern, name in SPOKEN:
-        words = pattern.sub(name, words)
+    """The user's own expression, on one line, shortened in the middle."""
+    words = NUMBERS.sub("[…]", spoken(expr))
     if len(words) <= TEXT_LIMIT:
         return words
     half = (TEXT_LIMIT - 3) // 2

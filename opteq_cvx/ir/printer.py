@@ -31,6 +31,9 @@ from opteq_cvx.ir.program import Affine, Program, Term
 LIMIT = 160
 """Characters of one expression; longer ones are shortened in the middle."""
 
+COLUMN = 48
+"""Characters of a cell beyond which it does not widen its column for the other rows."""
+
 Text = tuple[str, int]
 """A text and how tightly it binds: 0 sums, 1 products and signs, 2 whatever needs no parentheses."""
 
@@ -102,7 +105,7 @@ def _cells(t: Term) -> tuple[str, ...]:
 
 
 def _table(rows: list[tuple[str, ...]], comments: list[str]) -> Iterable[str]:
-    widths = [max((len(r[i]) for r in rows), default=0) for i in range(4)]
+    widths = [max((len(r[i]) for r in rows if len(r[i]) <= COLUMN), default=0) for i in range(4)]
     for row, comment in zip(rows, comments, strict=True):
         cells = "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True))
         yield f"  {cells}  {comment}".rstrip()
@@ -143,11 +146,12 @@ def _write(expr: ParamExpr, known: dict[int, Text]) -> Text:
             return f"reshape({args[0][0]}, {shape(expr.shape)}{_order(expr.attrs['order'])})", 2
         case "gather":
             return _picked(args[0], expr.attrs["index"], expr.args[0].shape), 2
-        case "map" | "map_adjoint":
-            applied = _map(expr.attrs["map"], ("·", 2))[0] if expr.op == "map_adjoint" else ""
-            if expr.op == "map":
-                return _map(expr.attrs["map"], args[0])
-            return f"adjoint[{applied}]({args[0][0]})", 2
+        case "map" | "map_apply":
+            return _map(expr.attrs["map"], args[0])
+        case "map_adjoint":
+            return f"adjoint[{_map(expr.attrs['map'], ('·', 2))[0]}]({args[0][0]})", 2
+        case "map_matrix":
+            return f"matrix[{_map(expr.attrs['map'], ('·', 2))[0]}]", 2
         case _:
             more = [f"{k}={_value(v)}" for k, v in expr.attrs.items() if v is not None and v is not False]
             return f"{expr.op}({', '.join([*(a for a, _ in args), *more])})", 2
@@ -282,6 +286,8 @@ def _sum(pieces: list[Text]) -> Text:
 
 
 def _product(a: Text, sign: str, b: Text) -> Text:
+    if a[0] == "-1" and not b[0].startswith("-"):
+        return f"-{_bind(b, 1)}", 1
     return f"{_bind(a, 1)} {sign} {_bind(b, 2 if ' / ' in b[0] or b[0].startswith('-') else 1)}", 1
 
 
