@@ -16,6 +16,9 @@ Map = Callable[[Tensor], Tensor]
 Heavy = Callable[[Tensor, Tensor], Tensor]
 """(z_k, z_{k−1}) ↦ z_{k+1}; may overwrite z_{k−1}, and return it."""
 
+Newton = Callable[[Tensor, float], Tensor | None]
+"""(z, budget) ↦ z after one semismooth Newton step on z = T(z), None where that costs more than `budget` steps of T."""
+
 
 class Steps:
     """T(z) = prox_{γf}(z − γ∇g(z)), g convex with a gradient of Lipschitz constant 1/γ.
@@ -23,10 +26,11 @@ class Steps:
     Args:
         gradient: z ↦ z − γ∇g(z), a new tensor.
         prox: a ↦ prox_{aγf}, whose result may overwrite its argument.
+        newton: one step of Newton's method, see `Newton`; None: no such.
     """
 
-    def __init__(self, gradient: Map, prox: Callable[[float], Map]) -> None:
-        self.gradient = gradient
+    def __init__(self, gradient: Map, prox: Callable[[float], Map], newton: Newton | None = None) -> None:
+        self.gradient, self.newton = gradient, newton
         self._prox, self._bound = prox, {1.0: prox(1.0)}
 
     def prox(self, a: float) -> Map:
@@ -48,8 +52,8 @@ class Steps:
 class SharedSteps(Steps):
     """As `Steps` for z − γ∇g(z) = z M + c with one M (d, d) for all samples, c (1|B, d)."""
 
-    def __init__(self, m: Tensor, c: Tensor, prox: Callable[[float], Map]) -> None:
-        super().__init__(lambda z: torch.addmm(c, z, m), prox)
+    def __init__(self, m: Tensor, c: Tensor, prox: Callable[[float], Map], newton: Newton | None = None) -> None:
+        super().__init__(lambda z: torch.addmm(c, z, m), prox, newton)
         self.m, self.c = m, c
 
     @override

@@ -55,14 +55,15 @@ def forward_solve(
         ready = splitting.prepare(theta) if prepared is None else prepared
         if splitting.exact:
             return _apply_once(splitting.runner(theta, ready), z0), ready
-        stop = Stop(tolerance=tolerance, max_steps=max_steps, margin=_margin(ready.certificate, z0, tolerance))
+        margin, rate = _margin(ready.certificate, z0, tolerance), _rate(ready.certificate)
+        stop = Stop(tolerance=tolerance, max_steps=max_steps, margin=margin, rate=rate)
 
         def restrict(rows: Tensor | None) -> Map:
             if rows is None:
                 return splitting.runner(theta, ready)
             return splitting.runner(take(theta, rows), Prepared(take(ready.tensors, rows), ready.certificate))
 
-        iteration = chosen if chosen is not None else choose(splitting, ready.certificate)
+        iteration = chosen if chosen is not None else choose(splitting, ready.certificate, z0.device)
         if splitting.adaptive:
             return adaptive_solve(splitting, iteration, theta, ready, z0, stop)
         bad = _hopeless(ready.certificate, z0)
@@ -141,13 +142,16 @@ def _with_drift(splitting: Splitting, theta: Theta, ready: Prepared, done: Itera
     return Prepared(ready.tensors, replace(ready.certificate, empty=empty, unbounded=unbounded))
 
 
-def choose(splitting: Splitting, certificate: Certificate) -> Iteration:
-    """Where steps are certified to contract fast, tuned momentum or plain steps; Anderson serves everything else."""
+def choose(splitting: Splitting, certificate: Certificate, device: torch.device) -> Iteration:
+    """Tuned momentum for proximal-gradient steps; plain ones where others contract fast; else Anderson.
+
+    Away from the CPU, where the heavy ball would wait for its residuals, momentum only where steps contract fast.
+    """
     modulus = certificate.modulus
     fast = modulus is not None and modulus.numel() > 0 and bool((modulus >= FAST).all())
-    if not fast:
-        return Anderson()
-    return Inertial() if splitting.descends else Plain()
+    if splitting.descends and (fast or device.type == "cpu"):
+        return Inertial()
+    return Plain() if fast else Anderson()
 
 
 def _coarse_pays(ready: Prepared, z0: Tensor, stop: Stop) -> bool:
@@ -175,6 +179,14 @@ def _margin(certificate: Certificate, like: Tensor, tolerance: float) -> Tensor:
     return certificate.modulus.clamp(min=SMALLEST_MARGIN, max=1.0).clamp_min(floor)
 
 
+def _rate(certificate: Certificate) -> float:
+    """The certified rate of contraction of the slowest sample; 1 where none is known, or it would have to be awaited."""
+    modulus = certificate.modulus
+    if modulus is None or modulus.numel() == 0 or modulus.device.type != "cpu":
+        return 1.0
+    return 1.0 - min(max(float(modulus.nan_to_num(0.0).min()), 0.0), 1.0)
+
+
 def _hopeless(certificate: Certificate, like: Tensor) -> Tensor | None:
     """(B,) samples whose program is not convex or empty: iterating them is wasted."""
     flags = [~certificate.convex] if certificate.convex is not None else []
@@ -197,7 +209,7 @@ def _skipping(
     if not good.numel():
         return out
     margin = stop.margin if stop.margin is None or stop.margin.shape[0] == 1 else stop.margin[good]
-    inner = Stop(tolerance=stop.tolerance, max_steps=stop.max_steps, check_every=stop.check_every, margin=margin)
+    inner = replace(stop, margin=margin)
     done = iteration.run(
         lambda part: restrict(good if part is None else good[part]), z0[good], inner, progress=progress
     )

@@ -9,7 +9,7 @@ from typing_extensions import override
 from opteq_cvx.atoms.axes import Reducing, join, split, tie
 from opteq_cvx.atoms.contract import Data, Spelling, Trait
 from opteq_cvx.atoms.primitives import indicator
-from opteq_cvx.atoms.threshold import level
+from opteq_cvx.atoms.threshold import level, water
 from opteq_cvx.ir.pattern import Arg, Op, Par
 
 
@@ -49,6 +49,12 @@ class Simplex(Reducing):
         flat = join(v, self.axes)
         tau = level(flat, join(data["total"], self.axes), ties=False)
         return split(torch.relu(flat - tau), self.axes, v.shape)
+
+    @override
+    def prox_inplace(self, v: Tensor, step: Tensor, data: Data) -> Tensor:
+        if self.axes != (-1,):
+            return self.prox(v, step, data)
+        return v.sub_(water(v, data["total"])).relu_()
 
     @override
     def conjugate(self, y: Tensor, data: Data) -> Tensor:

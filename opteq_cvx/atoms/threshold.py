@@ -12,6 +12,7 @@ from opteq_cvx.maps.peek import hidden
 
 LARGE = 4096  # entries from which passes over the active set are faster than a sort
 PASSES = 60  # of them at most
+ROUNDING = 2.0  # a level that rises by less than so many units of rounding is found
 
 
 def level(v: Tensor, total: Tensor, *, ties: bool) -> Tensor:
@@ -22,15 +23,15 @@ def level(v: Tensor, total: Tensor, *, ties: bool) -> Tensor:
         total: (*batch, 1).
         ties: whether entries equal to τ count as active, which decides the derivative at kinks.
     """
-    tau = _level(v.detach(), total.detach())
+    tau = water(v.detach(), total.detach())
     active = v >= tau if ties else v > tau
     number = active.sum(-1, keepdim=True)
     exact = (torch.where(active, v, 0.0).sum(-1, keepdim=True) - total) / number.clamp(min=1)
     return torch.where(number > 0, exact, tau)
 
 
-def _level(v: Tensor, total: Tensor) -> Tensor:
-    """τ without gradient."""
+def water(v: Tensor, total: Tensor) -> Tensor:
+    """τ of `level` without gradient."""
     if v.device.type == "cpu" and v.numel() >= LARGE and not hidden(v) and not hidden(total):
         tau = _by_passes(v, total)
         if tau is not None:
@@ -41,19 +42,22 @@ def _level(v: Tensor, total: Tensor) -> Tensor:
 
 
 def _by_passes(v: Tensor, total: Tensor) -> Tensor | None:
-    """Michelot's algorithm from the entries above max v − total, which hold the support; None after `PASSES`.
+    """Michelot's algorithm, Newton's on Σ max(v − τ, 0) = total, from two lower bounds of τ; None after `PASSES`.
 
     Source: Michelot, *A finite algorithm for finding the projection of a point onto the canonical simplex*, 1986;
     Condat 2016, section 3.
     """
-    tau = v.amax(-1, keepdim=True) - total
+    top = v.amax(-1, keepdim=True)
+    tau = torch.maximum(top - total, (v.sum(-1, keepdim=True) - total) / v.shape[-1])
+    slack = torch.maximum(top.abs(), total).mul_(ROUNDING * torch.finfo(v.dtype).eps)
+    above = torch.empty_like(v)
     for _ in range(PASSES):
-        active = v > tau
-        number = active.sum(-1, keepdim=True)
-        new = torch.where(active, v, 0.0).sum(-1, keepdim=True).sub_(total).div_(number)
-        if not bool((new > tau).logical_and_(number > 0).any()):
-            return tau
-        tau = torch.where(number > 0, torch.maximum(new, tau), tau)
+        torch.sub(v, tau, out=above).relu_()
+        rise = above.sum(-1, keepdim=True).sub_(total)
+        rise.div_(above.gt_(0.0).sum(-1, keepdim=True).clamp_min_(1.0))
+        if not bool((rise > slack).any()):
+            return tau + rise.clamp_min_(0.0)
+        tau = tau + rise.clamp_min_(0.0)
     return None
 
 

@@ -27,6 +27,7 @@ class Stop:
 
     No sample is asked for less than four units of rounding: tolerance · margin is raised to 4 eps of the dtype.
     With a `gauge`, its measure takes the place of the relative residual everywhere, in the result too.
+    `rate` is a certified rate of contraction of T, 1 where none is known.
     `max_steps` (at least 1) counts evaluations of T; the first check is made after one, then every `check_every`.
     """
 
@@ -35,6 +36,7 @@ class Stop:
     check_every: int = 5
     margin: Tensor | None = None
     gauge: Gauge | None = None
+    rate: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

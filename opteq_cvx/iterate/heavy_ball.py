@@ -24,9 +24,13 @@ from opteq_cvx.maps.peek import known_finite
 
 SAFE = 0.74  # the ρ up to which the method converges from everywhere
 GUESS = 0.86  # of the certified rate: what is expected on a face, before anything was seen
-CAUTION = 0.9  # by which the limit of ρ falls where the residual grew
+CAUTION = 3.0  # by which 1 − ρ grows, for good, where the residual grew
 LEAST, MOST = 3, 8  # steps from check to check
+SLOWEST = 0.999  # a rate seen above this counts as this
 SLACK = 1.02  # a rate above √b by less than this says nothing about ρ
+TRIAL, TRIES = 20, 6  # steps before Newton's are tried, then at every doubling; so many of them at once
+PATIENCE = 2  # of them, until one has to help
+HELP = 0.3  # they count where the residual fell by this factor
 REACH = 3e-6  # the relative residual down to which steps in float32 are as good as others
 MOST_COARSE = 100  # steps in float32 at most
 
@@ -66,7 +70,7 @@ class Tuner:
         rate = (size / before) ** (1.0 / steps)
         self.rate = rate
         if rate >= 1.0:
-            self.limit = max(CAUTION * self.limit, min(SAFE, self.limit))
+            self.limit = min(self.limit, max(SAFE, 1.0 - CAUTION * (1.0 - self.rho)))
             self.rho, self.now = min(self.rho, self.limit), 0.0
             return self.now != now
         if rate > SLACK * math.sqrt(self.b):
@@ -78,11 +82,14 @@ class Tuner:
     def pause(self, excess: Tensor) -> int:
         """Steps until half the samples should meet their thresholds, then all; `excess` (b,) is residual/threshold."""
         wanted = float(excess.median())
-        wanted = wanted if wanted > 1.0 else float(excess.max())
-        if not 1.0 < wanted < math.inf:
-            return LEAST
+        return min(max(math.ceil(self.left(wanted if wanted > 1.0 else float(excess.max()))), LEAST), MOST)
+
+    def left(self, excess: float) -> float:
+        """Steps that will divide the residual by `excess`, as things stand."""
+        if not 1.0 < excess < math.inf:
+            return 0.0
         rate = max(math.sqrt(self.b), self.rate)
-        return min(max(math.ceil(math.log(wanted) / -math.log(min(rate, 0.99))), LEAST), MOST)
+        return math.log(excess) / -math.log(min(rate, SLOWEST))
 
 
 def look(map_: Steps, z: Tensor, before: Tensor, tuner: Tuner) -> tuple[Tensor, Tensor]:
@@ -106,7 +113,7 @@ def heavy_ball(
 
     With `coarse`, the same map in float32, the first steps are taken by it, as far as float32 reaches.
     """
-    tuner = Tuner(1.0 - float(stop.margin.min()) if stop.margin is not None and stop.margin.numel() else 1.0)
+    tuner = Tuner(stop.rate)
     z, before, steps = z0.clone(), z0.clone(), 0
     if coarse is not None:
         z, before, steps = early(coarse, z0, stop, tuner)
@@ -160,7 +167,7 @@ def drive(
     board = Board(z, stop, history=history, progress=progress)
     map_ = _descent(restrict(None))
     step: Heavy | None = None
-    taken, pause = 0, min(first, stop.max_steps)
+    taken, pause, trial = 0, min(first, stop.max_steps), TRIAL
     while True:
         if pause > 1 and step is None:
             step = map_.heavy(tuner.a, tuner.b)
@@ -180,7 +187,44 @@ def drive(
             z, after = z[keep], after[keep]
             map_, step = _descent(restrict(board.rows)), None
             tuner.before = None
+        if map_.newton is not None and taken >= trial:
+            budget = tuner.left(float((board.seen / board.threshold).max()))
+            moves = leap(map_, board, z, after, budget, taken)
+            if moves is None:
+                return board.result()
+            jumped, after, z = moves
+            taken += 2 * jumped
+            trial = 2 * taken
+            tuner.before = None if jumped else tuner.before
         z, before = after, z
+
+
+def leap(
+    map_: Steps, board: Board, z: Tensor, after: Tensor, budget: float, taken: int
+) -> tuple[int, Tensor, Tensor] | None:
+    """Newton steps from z: how many, and the pair (next state, state) to go on from; None where all are solved.
+
+    They count where ‖z − T(z)‖ fell by the factor HELP in the end; other samples go on as if nothing had been tried.
+    """
+    assert map_.newton is not None
+    best, image = z, map_(z)
+    gap = torch.linalg.vector_norm(best - image, dim=1)
+    point, helped = z, torch.zeros_like(gap, dtype=torch.bool)
+    for tries in range(1, TRIES + 1):
+        found = map_.newton(point, budget)
+        if found is None:
+            return tries - 1, after, z
+        point = torch.where(torch.isfinite(found).all(dim=1, keepdim=True), found, point)
+        moved = map_(point)
+        size = torch.linalg.vector_norm(point - moved, dim=1)
+        better = size < HELP * gap
+        helped, gap = helped | better, torch.where(better, size, gap)
+        best, image = torch.where(better[:, None], point, best), torch.where(better[:, None], moved, image)
+        if tries >= PATIENCE and not bool(better.any()):
+            break
+    if not board.check(best, image, taken + 2 * tries):
+        return None
+    return tries, torch.where(helped[:, None], image, after), torch.where(helped[:, None], image, z)
 
 
 def _descent(map_: Map) -> Steps:

@@ -7,6 +7,7 @@ depend on it.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from opteq_cvx.descent import Map, SharedSteps, Steps
 from opteq_cvx.ir.frozen import Frozen, freeze_index
 from opteq_cvx.maps.evaluate import Environment
 from opteq_cvx.maps.peek import known_true
-from opteq_cvx.splitting import blocks, infeasibility, newton
+from opteq_cvx.splitting import blocks, infeasibility, newton, support
 from opteq_cvx.splitting.blocks import Block
 from opteq_cvx.splitting.contract import Polished, Prepared, Splitting, Theta
 from opteq_cvx.splitting.jacobians import formable
@@ -29,6 +30,7 @@ from opteq_cvx.splitting.structure import Structure
 
 NEWTON_WORK = 4e9  # no Newton steps where one costs more flops than this
 SIGMA, RHO = 1e-8, 1.0  # of their augmented Lagrangian, relative to the largest curvature
+NEWTONS = 4.0  # steps of Newton's method from a face to the next
 SETTLING = 30  # plain steps after which the iterates of an unbounded program move along a ray
 PROJECTORS = ("nonneg", "nonpos", "box", "abs", "pos")  # proxes whose derivative is 0 or 1, entry by entry
 
@@ -115,10 +117,32 @@ class ForwardBackward(Frozen, Splitting):
 
         if m.ndim == 2:
             return Steps(lambda z: torch.addcmul(c, z, m), prox)
+        newton = partial(self._newton, theta=theta, prepared=prepared) if self._entrywise else None
         if m.shape[0] == 1:
-            return SharedSteps(m[0], c, prox)
+            return SharedSteps(m[0], c, prox, newton)
         middle = c.unsqueeze(1)
-        return Steps(lambda z: torch.baddbmm(middle.expand(z.shape[0], -1, -1), z.unsqueeze(1), m).squeeze(1), prox)
+
+        def gradient(z: Tensor) -> Tensor:
+            return torch.baddbmm(middle.expand(z.shape[0], -1, -1), z.unsqueeze(1), m).squeeze(1)
+
+        return Steps(gradient, prox, newton)
+
+    @property
+    def _entrywise(self) -> bool:
+        return all(Trait.SEPARABLE in b.f.traits for b in self.parts.blocks)
+
+    def _newton(self, z: Tensor, budget: float, theta: Theta, prepared: Prepared) -> Tensor | None:
+        """z + (I − DM)⁻¹(T(z) − z), D the derivative of the prox: the system on the support of D, by Cholesky."""
+        form = self.linearize(z, theta, prepared)
+        assert isinstance(form, SymmetricLinearization)
+        if form.matrix is None or form.diagonal is None:
+            return None
+        d, (rows, n) = form.diagonal, z.shape
+        k = support.width(d)
+        if support.steps_worth(k, n, form.matrix.shape[0] == 1) * NEWTONS > budget or rows * k * k > support.MOST:
+            return None
+        gap = self.runner(theta, prepared)(z) - z
+        return z + gap + support.reduce(form.matrix, d, max(k, 1)).solve(form.apply_m(gap))
 
     def prox(self, gamma: Tensor, rest: Sequence[Tensor], *, inplace: bool = False) -> Callable[[Tensor], Tensor]:
         """prox of γ times the blocks at the data `rest`."""
@@ -131,7 +155,7 @@ class ForwardBackward(Frozen, Splitting):
         v = z * m + c if m.ndim == 2 else multiply(z, m) + c
         prox = self.prox(gamma, theta[2:])
         matrix = torch.diag_embed(m) if m.ndim == 2 else m
-        if not all(Trait.SEPARABLE in b.f.traits for b in self.parts.blocks):
+        if not self._entrywise:
             jacobian = AutogradLinearization(prox, v)
             return SymmetricLinearization(matrix=matrix, apply_diagonal=jacobian.rmatvec)
         if not self.parts.blocks:

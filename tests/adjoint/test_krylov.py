@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from opteq_cvx.adjoint.krylov import support
 from opteq_cvx.adjoint.krylov.automatic import Automatic
 from opteq_cvx.adjoint.krylov.cg import CG
 from opteq_cvx.adjoint.krylov.contract import Linear, LinearSolver, System
@@ -15,6 +16,7 @@ from opteq_cvx.adjoint.krylov.gmres import GMRES
 from opteq_cvx.adjoint.krylov.lsmr import LSMR
 from opteq_cvx.adjoint.krylov.neumann import Neumann
 from opteq_cvx.adjoint.krylov.richardson import Richardson, suits
+from opteq_cvx.adjoint.krylov.support import Support
 from opteq_cvx.splitting.linearization import AutogradLinearization, Linearization, SymmetricLinearization
 
 D, B = 15, 6
@@ -338,3 +340,55 @@ def test_richardson_is_for_certified_wide_systems_in_float64(generator: torch.Ge
     assert not suits(system, v[:4], 1e-8)
     assert not suits(system, v.float(), 1e-8)
     assert not suits(system, v, 1e-3)
+
+
+@pytest.mark.parametrize("projector", [True, False])
+@pytest.mark.parametrize("transposed", [True, False])
+@pytest.mark.parametrize("top", [0.9, 0.999999])
+@pytest.mark.parametrize("shared", [True, False])
+def test_support_is_exact_whatever_the_conditioning(
+    generator: torch.Generator, projector: bool, transposed: bool, top: float, shared: bool
+) -> None:
+    system, v, A = wide_system(generator, projector, top, transposed, None)
+    if not shared:
+        form = system.jacobian
+        assert isinstance(form, SymmetricLinearization)
+        assert form.matrix is not None
+        many = form.matrix.expand(v.shape[0], -1, -1).clone()
+        form = SymmetricLinearization(matrix=many, diagonal=form.diagonal, projector=projector)
+        system = System(form, transposed, system.restrict)
+    found = Support().solve(system, v, tolerance=1e-10, max_steps=10)
+    assert found.converged.all()
+    size = v.norm(dim=1, keepdim=True).clamp_min(1e-300)
+    wanted = torch.linalg.solve(A, v[:, :, None])[:, :, 0]
+    torch.testing.assert_close(found.w / size, wanted / size, atol=1e-9 / (1 - top) ** 0.5, rtol=1e-9)
+    assert found.w[3].abs().max() == 0.0
+
+
+def test_support_owns_up_where_the_reduced_matrix_is_not_positive(generator: torch.Generator) -> None:
+    system, v, _ = wide_system(generator, True, 1.5, True, None)
+    form = system.jacobian
+    assert isinstance(form, SymmetricLinearization)
+    assert form.diagonal is not None
+    form.diagonal[:5] = 0.0  # nothing to solve there
+    found = Support().solve(system, v, tolerance=1e-10, max_steps=10)
+    assert found.converged[:5].all()
+    torch.testing.assert_close(found.w[:5], v[:5])
+    assert not found.converged[5:].any()
+    assert torch.isfinite(found.w).all()
+
+
+def test_support_is_taken_where_it_is_cheap_and_steps_are_not() -> None:
+    M = torch.eye(60, dtype=torch.float64)[None] * 0.5
+    few, v = torch.zeros(90, 60, dtype=torch.float64), torch.ones(90, 60, dtype=torch.float64)
+    few[:, :5] = 1.0
+
+    def system(d: Tensor, rate: float | None) -> System:
+        return System(SymmetricLinearization(matrix=M, diagonal=d), True, lambda rows: None, rate)  # type: ignore[arg-type, return-value]
+
+    assert support.suits(system(few, None), v)
+    assert support.suits(system(few, 0.99), v)
+    assert not support.suits(system(few, 0.5), v)
+    wide = torch.ones(90, 2000, dtype=torch.float64)
+    form = SymmetricLinearization(matrix=torch.eye(2000, dtype=torch.float64)[None], diagonal=wide)
+    assert not support.suits(System(form, True, lambda rows: form), wide)

@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
 
 from opteq_cvx.descent import SharedSteps, Steps
-from opteq_cvx.iterate.contract import Iterate, Stop
+from opteq_cvx.iterate.contract import Iterate, Restrict, Stop
 from opteq_cvx.iterate.heavy_ball import Tuner
 from opteq_cvx.iterate.inertial import Inertial
 from opteq_cvx.iterate.plain import Plain
@@ -128,7 +129,7 @@ def test_a_residual_that_grows_brings_plain_steps_and_less_momentum() -> None:
     assert (tuner.a, tuner.b) == (1.0, 0.0)
     limit = tuner.limit
     assert 0.74 <= limit < 0.99
-    for _ in range(20):  # never below the ρ up to which the method always converges
+    for _ in range(40):  # never below the ρ up to which the method always converges
         tuner.observe(torch.tensor([float(3 + _), 0.1]), 4)
     assert tuner.limit == pytest.approx(0.74)
 
@@ -155,3 +156,47 @@ def test_shared_steps_are_steps(unit: Unit, generator: torch.Generator) -> None:
     expected = soft(1.7)(z + 1.7 * (z @ unit.M + unit.c - z) + 0.3 * (z - y))  # type: ignore[operator]
     for steps in (one, two):
         torch.testing.assert_close(steps.heavy(1.7, 0.3)(z, y.clone()), expected, atol=1e-13, rtol=0)
+
+
+def with_newton(unit: Unit, calls: list[int], spoil: float | None = None) -> Restrict:
+    """The steps of a relu unit with exact Newton steps, or with useless ones."""
+
+    def restrict(rows: Tensor | None) -> Steps:
+        c = unit.c if rows is None else unit.c[rows]
+
+        def newton(z: Tensor, budget: float) -> Tensor | None:
+            calls.append(z.shape[0])
+            if spoil is not None:
+                return torch.full_like(z, spoil)
+            d = (z @ unit.M + c > 0).to(z)
+            gap = torch.relu(z @ unit.M + c) - z
+            eye = torch.eye(D, dtype=z.dtype)
+            return z + torch.linalg.solve(eye - d[:, :, None] * unit.M, gap[:, :, None]).squeeze(2)
+
+        return SharedSteps(unit.M, c, lambda a: torch.relu, newton)
+
+    return restrict
+
+
+def test_newton_finishes_what_steps_approach_slowly(generator: torch.Generator) -> None:
+    unit = Unit(symmetric(D, 0.99999, generator), torch.randn(B, D, dtype=torch.float64, generator=generator))
+    stop, calls = Stop(tolerance=1e-12, max_steps=100_000), list[int]()
+    found = Inertial().run(with_newton(unit, calls), torch.zeros_like(unit.c), stop)
+    alone = Inertial().run(unit.steps, torch.zeros_like(unit.c), stop)
+    assert found.converged.all()
+    assert calls
+    assert int(found.steps.max()) < 0.5 * int(alone.steps.max())
+    want = relu_solution(unit)
+    torch.testing.assert_close(found.z, want, atol=0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("spoil", [torch.nan, torch.inf, 1e30, 0.0])
+def test_useless_newton_steps_change_nothing(spoil: float, unit: Unit) -> None:
+    unit.M = unit.M * (0.999 / 0.9)
+    calls: list[int] = []
+    found = Inertial().run(
+        with_newton(unit, calls, spoil), torch.zeros_like(unit.c), Stop(tolerance=1e-11, max_steps=3000)
+    )
+    assert calls
+    assert found.converged.all()
+    torch.testing.assert_close(found.z, relu_solution(unit), atol=1e-6, rtol=0)

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from opteq_cvx.adjoint.krylov import richardson, support
 from opteq_cvx.adjoint.krylov.cg import CG
 from opteq_cvx.adjoint.krylov.contract import Linear, LinearSolver, System, norms
 from opteq_cvx.adjoint.krylov.direct import Direct
 from opteq_cvx.adjoint.krylov.gmres import GMRES
 from opteq_cvx.adjoint.krylov.lsmr import LSMR
 from opteq_cvx.adjoint.krylov.reduced import Reduced
-from opteq_cvx.adjoint.krylov.richardson import Richardson, suits
 from opteq_cvx.splitting.linearization import SymmetricLinearization
 from opteq_cvx.splitting.optimality import GraphLinearization
 
@@ -38,8 +38,13 @@ class Automatic(LinearSolver):
         jacobian = system.jacobian
         symmetric = isinstance(jacobian, SymmetricLinearization)
         reduced = isinstance(jacobian, GraphLinearization)
-        if suits(system, v, tolerance):
-            answer = Richardson().solve(system, v, tolerance=tolerance, max_steps=max_steps)
+        special: LinearSolver | None = None
+        if richardson.suits(system, v, tolerance):
+            special = richardson.Richardson()
+        elif support.suits(system, v):
+            special = support.Support()
+        if special is not None:
+            answer = special.solve(system, v, tolerance=tolerance, max_steps=max_steps)
             if bool(answer.converged.all()):
                 return answer
         first: LinearSolver = CG() if symmetric else Reduced() if reduced else GMRES()
