@@ -180,7 +180,7 @@ def _margin(certificate: Certificate, like: Tensor, tolerance: float) -> Tensor:
 
 
 def _rate(certificate: Certificate) -> float:
-    """The certified rate of contraction of the slowest sample; 1 where none is known, or it would have to be awaited."""
+    """The certified rate of contraction of the slowest sample, 1 where none is known or it would have to be awaited."""
     modulus = certificate.modulus
     if modulus is None or modulus.numel() == 0 or modulus.device.type != "cpu":
         return 1.0
