@@ -2,6 +2,7 @@
 
     python notebooks/render.py          # all of them
     python notebooks/render.py 01 03    # those whose names begin so
+    python notebooks/render.py --gallery  # the pictures of problems/ and the page that shows them
 
 Every kernel runs in this folder, on one thread, with the package of this checkout. A notebook whose cells raise is
 not written.
@@ -10,6 +11,7 @@ not written.
 import copy
 import hashlib
 import os
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,12 +76,21 @@ def _environment(*, smoke: bool) -> dict[str, str]:
 
 def main(prefixes: Sequence[str]) -> None:
     """Render the notebooks whose names begin with one of `prefixes`; all, where there is none."""
+    if "--gallery" in prefixes:
+        _gallery()
+        return
     chosen = [path for path in paths() if not prefixes or path.name.startswith(tuple(prefixes))]
     if not chosen:
         sys.exit(f"no notebook in {FOLDER} begins with {' or '.join(prefixes) or 'anything'}")
     for path in chosen:
         print(path.name, flush=True)
         nbformat.write(execute(read(path)), path)
+
+
+def _gallery() -> None:
+    """Draw the gallery in a process of its own, as the kernels run."""
+    program = "from notebooks.gallery import main; main()"
+    subprocess.run([sys.executable, "-c", program], cwd=FOLDER.parent, env=_environment(smoke=False), check=True)
 
 
 if __name__ == "__main__":
