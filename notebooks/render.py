@@ -67,7 +67,7 @@ def execute(notebook: NotebookNode, *, smoke: bool = False, limit: int = RENDER_
 
 def _environment(*, smoke: bool) -> dict[str, str]:
     """This process's environment, the checkout first on the path, without what would change the outputs."""
-    dropped = ("OPTEQ_SMOKE", "OPTEQ_MNIST", "MPLBACKEND", "PYTHONWARNINGS")
+    dropped = ("OPTEQ_SMOKE", "OPTEQ_MNIST", "OPTEQ_PRICES", "MPLBACKEND", "PYTHONWARNINGS")
     kept = {name: value for name, value in os.environ.items() if name not in dropped}
     search = os.pathsep.join([str(FOLDER.parent), *filter(None, [kept.get("PYTHONPATH")])])
     fixed = {"PYTHONPATH": search, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
