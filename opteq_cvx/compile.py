@@ -10,13 +10,14 @@ import cvxpy as cp
 import numpy as np
 from typing_extensions import override
 
+from opteq_cvx import html
 from opteq_cvx.adjoint import AdjointMode, Implicit
 from opteq_cvx.coupling import HSIC
 from opteq_cvx.declare import Selecting, Tied
 from opteq_cvx.errors import CompileError, CouplingWarning, NotConvexError, message
 from opteq_cvx.frontend import Reading, read
 from opteq_cvx.frontend.selected import read_selected
-from opteq_cvx.ir import printer
+from opteq_cvx.ir import latex, printer
 from opteq_cvx.ir.frozen import Array
 from opteq_cvx.ir.param import Stage
 from opteq_cvx.ir.program import Program
@@ -235,8 +236,8 @@ class Explanation:
         return str(self)
 
     def _repr_html_(self) -> str:
-        parts = [f"<h4>{escape(name)}</h4><pre>{escape(text)}</pre>" for name, text in self.stages]
-        return "".join(parts) + self.plan._repr_html_()
+        parts = [html.details(name, f"<pre>{escape(text)}</pre>") for name, text in self.stages]
+        return html.formula(latex.program(self.program)) + "".join(parts) + self.plan._repr_html_()
 
 
 def explain(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from opteq_cvx import call, coupled
+from opteq_cvx import call, coupled, html
 from opteq_cvx.adjoint.envelope import Worth, envelope
 from opteq_cvx.binding import Bound, bind, flatten
 from opteq_cvx.certificate import Evidence
@@ -90,6 +90,18 @@ class EquilibriumLayer(nn.Module):
     def output_names(self) -> tuple[str, ...]:
         """The names of the returned values, in order."""
         return self.program.returned
+
+    def _repr_html_(self) -> str:
+        """The fixed-point map, what goes in and comes out, and the weights; the plan folded away."""
+        rows = [
+            (p.stage.name.lower(), p.name, str(list(p.shape)), ", ".join(map(str, p.attributes)))
+            for p in self.program.parameters
+        ]
+        rows += [("output", o, "", "") for o in self.output_names]
+        count = sum(p.numel() for p in self.parameters())
+        parts = [html.formula(self.plan.latex), html.table(rows, ("role", "name", "shape", "attributes"))]
+        plan = html.table(self.plan.lines, caption=f"plan: {self.plan.name}")
+        return "".join([*parts, f"<p>{count} trained numbers</p>", html.details("plan", plan)])
 
     @override
     def forward(

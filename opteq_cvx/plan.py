@@ -2,18 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from html import escape
 
 import torch
 from typing_extensions import override
 
-from opteq_cvx import passes
+from opteq_cvx import html, passes
 from opteq_cvx.errors import CompileError, UnsupportedError, message
 from opteq_cvx.ir.frozen import Frozen
+from opteq_cvx.ir.latex import lines
 from opteq_cvx.ir.layout import Layout
 from opteq_cvx.ir.param import Stage
 from opteq_cvx.ir.program import Program
 from opteq_cvx.maps.evaluate import Environment
+from opteq_cvx.plan_latex import formulas
 from opteq_cvx.plan_text import (
     WHEN,
     closed_form_lines,
@@ -91,12 +92,13 @@ class Plan(Frozen):
     def __repr__(self) -> str:
         return str(self)
 
+    @property
+    def latex(self) -> str:
+        """The fixed-point map and the functions it is made of, as LaTeX."""
+        return lines(formulas(self.splitting, self.program, objective=self.has_objective))
+
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th style='text-align:left'>{escape(h)}</th><td style='text-align:left'>{escape(t)}</td></tr>"
-            for h, t in self.lines
-        )
-        return f"<table><caption>plan: {escape(self.name)}</caption>{rows}</table>"
+        return html.formula(self.latex) + html.table(self.lines, caption=f"plan: {self.name}")
 
 
 Trace = Callable[[str, Program], None]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from opteq_cvx import html
 from opteq_cvx.adjoint.record import GradientRecord
 from opteq_cvx.certificate import Certificate, Evidence, Rays
 from opteq_cvx.status import CODES, Status, code
@@ -119,12 +120,26 @@ class Solution:
         return f"Solution({self.status!r}, steps<={most}, residual<={worst:.1e}{proof})"
 
     def _repr_html_(self) -> str:
-        rows = "".join(f"<tr><td>{s.name.lower()}</td><td>{n}</td></tr>" for s, n in self.status.counts().items())
-        worst = float(self.stats.residual.max()) if len(self.status) else 0.0
-        return (
-            f"<table><tr><th>status</th><th>samples</th></tr>{rows}</table>"
-            f"<p>worst relative residual {worst:.2e}, at most {int(self.stats.steps.max())} steps</p>"
-        )
+        if not len(self.status):
+            return html.table([], ("status", "samples"))
+        counts = html.table([(s.name.lower(), str(n)) for s, n in self.status.counts().items()], ("status", "samples"))
+        rows = [
+            (r"$\lVert z - T(z) \rVert / \max(\lVert z \rVert, 1)$", _range(self.stats.residual)),
+            ("steps", f"{int(self.stats.steps.min())} to {int(self.stats.steps.max())}"),
+        ]
+        proof = self.certificate
+        if proof is not None:
+            rows += [
+                ("gap $F(u) - d(y)$", _range(proof.gap)),
+                (r"$\lVert u - u^\star \rVert \le$", _range(proof.distance)),
+            ]
+        return counts + html.table(rows, ("over the samples", "least to largest"))
+
+
+def _range(values: Tensor) -> str:
+    """Least and largest of the values that are numbers."""
+    known = values[~values.isnan()]
+    return f"{float(known.min()):.1e} to {float(known.max()):.1e}" if known.numel() else "none is known"
 
 
 def detach(solution: Solution) -> Solution:

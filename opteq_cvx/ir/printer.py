@@ -236,7 +236,7 @@ def _conv_options(m: Conv2d) -> str:
 def _picked(x: Text, index: IntArray, source: Shape) -> str:
     flat = index.reshape(-1)
     inside = bool(flat.size and (flat >= 0).all())
-    ranges = _slices(index, source) if inside else None
+    ranges = slices(index, source) if inside else None
     if ranges is not None:
         return f"{_bind(x, 2)}[{', '.join(ranges)}]"
     if inside and flat.size <= 6 and index.ndim <= 1:
@@ -246,7 +246,7 @@ def _picked(x: Text, index: IntArray, source: Shape) -> str:
     return f"{kind}({x[0]}, {shape(index.shape)})"
 
 
-def _slices(index: IntArray, source: Shape) -> list[str] | None:
+def slices(index: IntArray, source: Shape) -> list[str] | None:
     """The index as one integer or increasing range for each axis of the source; None when it is neither."""
     out: list[str] = []
     axis = 0

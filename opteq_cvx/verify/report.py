@@ -8,6 +8,14 @@ from typing import Any
 import numpy as np
 from typing_extensions import override
 
+from opteq_cvx.html import formula
+
+MEANING = (
+    r"\text{distance} = \frac{\lVert y - y^\star \rVert}{1 + \lVert y^\star \rVert}, \qquad "
+    r"\text{objective gap} = \frac{\lvert F(u) - p^\star \rvert}{1 + \lvert p^\star \rvert}"
+)
+"""What the columns of a report are, in notebooks."""
+
 
 @dataclass(frozen=True, slots=True)
 class SampleRow:
@@ -129,6 +137,7 @@ class Report:
     def _repr_html_(self) -> str:
         parts = [f"<p><b>{escape(self._headline())}</b></p>"]
         parts += [f"<p>{escape(note)}</p>" for note in self.notes]
+        parts.append(formula(MEANING))
         for rows in (self.samples, self.gradients):
             if rows:
                 heads, cells = _cells(rows)
