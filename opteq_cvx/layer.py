@@ -363,6 +363,8 @@ class EquilibriumLayer(nn.Module):
         eq, verdict = solved.eq, solved.verdict
         sound = verdict.codes == code(Status.CONVERGED)
         failed = None if known_true(sound) else ~sound
+        if failed is not None and on_failure != "nan":  # an unrolled iterate has its own gradient
+            failed = failed & ~((verdict.codes == code(Status.MAX_STEPS)) & ~eq.failed)
         statuses = Statuses(call.shaped(verdict.codes, bound))
         past = trace.history if trace is not None else None
         steps, residual, distance = (call.shaped(x, bound) for x in (eq.steps, eq.residual, verdict.distance))

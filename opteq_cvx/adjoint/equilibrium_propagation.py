@@ -34,14 +34,14 @@ class EquilibriumPropagation(AdjointMode):
             best, since noise of the solves divides by it.
         points: 2 (symmetric) or 1 (one solve of size B, and a biased gradient).
         richardson: (4ĝ(β/2) − ĝ(β))/3, for smooth programs, where active sets say nothing; no halving.
-        max_halvings: of β, where the active set changes.
+        max_halvings: of β, where the active set changes; fewer where rounding would spoil the difference.
         fallback: differentiates samples that were never certified; None keeps their difference at the last β.
     """
 
     beta: float = 0.1
     points: int = 2
     richardson: bool = False
-    max_halvings: int = 8
+    max_halvings: int = 24
     fallback: Implicit | None = None
 
     def __post_init__(self) -> None:
@@ -51,7 +51,7 @@ class EquilibriumPropagation(AdjointMode):
             expected = "2 points, or 1 without richardson"
             raise InputError(message(f"points={self.points}", expected, "leave it out for 2"))
         if self.max_halvings < 0:
-            raise InputError(message(f"max_halvings={self.max_halvings}", "at least 0", "leave it out for 8"))
+            raise InputError(message(f"max_halvings={self.max_halvings}", "at least 0", "leave it out for 24"))
 
     @override
     def equilibrate(self, problem: FixedPoint, z0: Tensor, theta: Theta, valid: Tensor | None = None) -> Equilibrated:

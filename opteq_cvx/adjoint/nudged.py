@@ -1,5 +1,6 @@
 """The difference of two nudged solves: what equilibrium propagation does in backward."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -11,10 +12,14 @@ from opteq_cvx.adjoint.linear_solve import solve as solve_adjoint
 from opteq_cvx.adjoint.problem import FixedPoint, take
 from opteq_cvx.adjoint.pull import pull
 from opteq_cvx.adjoint.record import GradientError, GradientRecord
+from opteq_cvx.iterate.contract import Iterate
 from opteq_cvx.splitting.contract import Certificate, Prepared, Theta
 from opteq_cvx.splitting.saddle import Saddle
 
 CERTAIN = 1e-6  # Jacobians of proxes that differ by less count as one piece (100 eps in float32)
+SHARPEST = 20.0  # units of rounding that a solve can be asked for
+COARSEST = 30.0  # times √eps: the accuracy of the gradient aimed at, where the layer's own is finer
+SHARPENINGS, SHARPER = 3, 1e-5  # how often, and how much at a time, nudged solves are made more accurate
 STILL = 1e-3  # movements smaller than this share of the nudge are not measured against themselves
 
 
@@ -73,8 +78,9 @@ def nudged_gradient(
 ) -> tuple[Tensor, ...]:
     """The gradient in θ of Σ⟨v, z*(θ)⟩ at the fixed point z (B, d), summed over the batch where θ is shared.
 
-    Samples whose active set changes are tried again at half their β, up to `max_halvings` times; then they keep their
-    difference, or are differentiated implicitly where `problem.linear` says how.
+    Samples whose active set changes are tried again at half their β, up to `max_halvings` times and as long as rounding
+    leaves the difference as accurate as the layer's tolerance; then they keep it, or are differentiated implicitly
+    where `problem.linear` says how.
     """
     grads = [torch.zeros_like(t) for t in theta]
     report = Report.blank(z)
@@ -82,7 +88,10 @@ def nudged_gradient(
     rows = (size > 0).nonzero().squeeze(1)
     beta = rule.beta * (1.0 + norms(z)) / torch.where(size > 0, size, 1.0)
     factor = 1.0
-    for halving in range(rule.max_halvings + 1):
+    eps = torch.finfo(z.dtype).eps
+    smallest = SHARPEST * eps / goal(problem, eps)  # below, rounding alone spoils the difference
+    halvings = min(rule.max_halvings, max(0, math.floor(math.log2(max(1.0, rule.beta / smallest)))))
+    for halving in range(halvings + 1):
         if not rows.numel():
             break
         part = Part(problem, rule, z[rows], v[rows], modulus if modulus.shape[0] == 1 else modulus[rows],
@@ -92,7 +101,7 @@ def nudged_gradient(
             pairs.append(part.pair(0.5 * beta[rows], 0.5 * factor))
         certified = pairs[0].same & pairs[0].converged
         usable = torch.stack([p.converged for p in pairs]).all(0)
-        last = halving == rule.max_halvings
+        last = halving == halvings
         done = usable if rule.richardson or (last and problem.linear is None) else certified
         note(report, rows, pairs, certified, usable)
         accumulate(grads, theta, rows[done], [(c, p, done) for c, p in zip(coefficients(pairs), pairs, strict=True)])
@@ -134,14 +143,12 @@ class Part:
             (modulus,) = twice((modulus,))
         known = None if bool(modulus.isnan().any()) else modulus
         nudged, ready = splitting.nudge(theta, Prepared(tensors, Certificate(modulus=known)), tilt)
-        accuracy = self.problem.tolerance * min(1.0, self.rule.beta * factor)
-        solve = self.problem.solve if self.problem.at is None else self.problem.at(accuracy)
-        found, ready = solve(start, nudged, ready)
+        found, ready = self.solve(start, nudged, ready, factor, beta * norms(self.v))
         middle = splitting.saddle(self.z, self.theta, Prepared(self.prepared, Certificate()))
         ends = splitting.saddle(found.z, nudged, ready)
         plus, minus = ends.halves() if symmetric else (ends, middle)
         count = self.z.shape[0]
-        noise = found.residual * norms(found.z).clamp_min(1.0)
+        noise = found.residual * norms(ends.x).clamp_min(1.0)
         if known is not None:
             noise = noise / known.clamp_min(1e-3)
         both = [found.converged & found.finite, noise, found.steps]
@@ -157,6 +164,37 @@ class Part:
             norms(0.5 * (plus.x + minus.x) - middle.x) if symmetric else torch.full_like(beta, torch.inf),
             torch.maximum(norms(plus.x - minus.x), STILL * beta * norms(self.v)), both[1], both[2],
         )  # fmt: skip
+
+    def solve(
+        self, start: Tensor, theta: Theta, ready: Prepared, factor: float, size: Tensor
+    ) -> tuple[Iterate, Prepared]:
+        """The nudged solutions, solved again more accurately until their noise is small beside how far they are apart.
+
+        A sample that the first solve settled is not given up where a later one, at the limit of rounding, is not
+        content.
+        """
+        at, eps = self.problem.at, torch.finfo(start.dtype).eps
+        accuracy = max(self.problem.tolerance * min(1.0, self.rule.beta * factor), SHARPEST * eps)
+        found, ready = (self.problem.solve if at is None else at(accuracy))(start, theta, ready)
+        count, settled = size.shape[0], found.converged & found.finite
+        for _ in range(SHARPENINGS):
+            x = self.problem.splitting.primal(found.z, theta, ready)
+            gap = norms(x[:count] - x[count:]) if self.rule.points == 2 else size
+            noise = (found.residual * norms(x).clamp_min(1.0)).reshape(-1, count).sum(0)
+            share = goal(self.problem, eps) * torch.maximum(gap, STILL * size) / noise
+            share = share[settled.reshape(-1, count).all(0) & (share < 1.0)]
+            if at is None or accuracy <= SHARPEST * eps or not share.numel():
+                break
+            accuracy = max(accuracy * float(share.amin().clamp(SHARPER, 0.5)), SHARPEST * eps)
+            again, ready = at(accuracy)(found.z, theta, ready)
+            found = replace(again, steps=found.steps + again.steps, converged=settled, finite=again.finite)
+            settled = settled & again.finite
+        return found, ready
+
+
+def goal(problem: FixedPoint, eps: float) -> float:
+    """The relative accuracy of the gradient that is aimed at."""
+    return max(problem.tolerance, COARSEST * eps**0.5)
 
 
 def twice(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:

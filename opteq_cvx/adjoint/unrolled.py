@@ -12,6 +12,7 @@ from opteq_cvx.adjoint.equilibrium import equilibrium
 from opteq_cvx.adjoint.mode import AdjointMode, Equilibrated, everything, gather, sound
 from opteq_cvx.adjoint.problem import FixedPoint
 from opteq_cvx.iterate.contract import Iterate
+from opteq_cvx.iterate.driver import ROUNDING
 from opteq_cvx.splitting.contract import Prepared, Theta
 
 
@@ -19,8 +20,9 @@ from opteq_cvx.splitting.contract import Prepared, Theta
 class Unrolled(AdjointMode):
     """z_K from K = `steps` plain steps z ← T(z, θ), differentiated step by step; every order.
 
-    The gradient is exact for z_K, which need not be a fixed point: `converged` says whether it is, and samples
-    that are not converged keep their gradient. Memory grows with K.
+    The gradient is exact for z_K with the step sizes (and metrics) held fixed. z_K need not be a fixed point:
+    `converged` says whether it is, and samples that are not converged keep their gradient. For the solution the
+    gradient is off by as much as z_K itself, times K‖J‖^(K−1) for contractions. Memory grows with K.
 
     Args:
         steps: K.
@@ -61,9 +63,9 @@ class Unrolled(AdjointMode):
             gap = state - problem.step(state, tuple(t.detach() for t in theta), prepared)
             residual = gap.norm(dim=1) / state.norm(dim=1).clamp_min(1.0)
             modulus = found.prepared.certificate.modulus
-            scale = 1.0 if modulus is None else modulus.nan_to_num(1.0)
+            scale = torch.ones_like(residual) if modulus is None else modulus.nan_to_num(1.0)
             finite = torch.isfinite(residual)
-            converged = residual <= problem.tolerance * scale
+            converged = residual <= (problem.tolerance * scale).clamp_min(ROUNDING * torch.finfo(z.dtype).eps)
             failed = found.failed | ~finite
             steps = torch.full_like(found.steps, self.steps)
         z = torch.where(failed[:, None], found.z, z)

@@ -1,5 +1,6 @@
 """Equilibrium propagation through layers: certificate, orders in β, halving, order of differentiation, refusals."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import cvxpy as cp
@@ -15,6 +16,7 @@ from opteq_cvx.iterate.contract import Stop
 from opteq_cvx.iterate.plain import Plain
 from tests.adjoint.setting import parameters
 from tests.adjoint.toys import Unit
+from tests.benchmarks import adjoints
 from tests.layer.cases import CASES, Case
 
 BY_NAME = {c.name: c for c in CASES}
@@ -64,6 +66,26 @@ def test_certified_gradients_are_those_of_implicit_differentiation(case: Case) -
     assert (solution.stats.gradient_error < 1e-6).all()
     for a, b in zip(got, want, strict=True):
         assert (a - b).norm() <= 1e-8 * b.norm() + 1e-10
+
+
+@pytest.mark.parametrize(
+    ("setup", "beta"), [(adjoints.unit, 3.0), (adjoints.quadratic, 0.1)], ids=["many kinks", "noisy solves"]
+)
+def test_at_the_tolerance_of_a_layer_beta_and_the_solves_adapt_until_the_difference_is_as_accurate(
+    setup: Callable[..., adjoints.Setup], beta: float
+) -> None:
+    """32 × 40 entries, some of them nearly at a kink, and solves whose noise β divides."""
+    v, found = torch.ones(32, 40, dtype=torch.float64), []
+    for adjoint, tolerance in ((oc.Implicit(), 1e-12), (oc.EquilibriumPropagation(beta=beta), 1e-6)):
+        layer, inputs = setup(40, 32, adjoint, tolerance)
+        solution = layer.solve(*inputs)
+        found.append(torch.autograd.grad(solution.values[0], inputs, v))
+    assert solution.stats.certified is not None
+    assert solution.stats.certified.all()
+    assert solution.stats.gradient_error is not None
+    assert (solution.stats.gradient_error <= 1e-6).all()
+    for want, got in zip(*found, strict=True):
+        assert ((got - want).norm(dim=1) <= 1e-6 * want.norm(dim=1)).all()
 
 
 def test_inside_one_active_set_the_gradient_does_not_depend_on_beta() -> None:
