@@ -34,7 +34,8 @@ class EquilibriumPropagation(AdjointMode):
             best, since noise of the solves divides by it.
         points: 2 (symmetric) or 1 (one solve of size B, and a biased gradient).
         richardson: (4ĝ(β/2) − ĝ(β))/3, for smooth programs, where active sets say nothing; no halving.
-        max_halvings: of β, where the active set changes; fewer where rounding would spoil the difference.
+        max_halvings: of β, where the active set changes; fewer where rounding would spoil the difference, or where the
+            program is smooth and β small enough.
         fallback: differentiates samples that were never certified; None keeps their difference at the last β.
     """
 

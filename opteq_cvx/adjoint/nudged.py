@@ -20,6 +20,7 @@ CERTAIN = 1e-6  # Jacobians of proxes that differ by less count as one piece (10
 SHARPEST = 20.0  # units of rounding that a solve can be asked for
 COARSEST = 30.0  # times √eps: the accuracy of the gradient aimed at, where the layer's own is finer
 SHARPENINGS, SHARPER = 3, 1e-5  # how often, and how much at a time, nudged solves are made more accurate
+FALLING, TWICE = (0.4, 0.6), 2  # how the departure of the middle falls at half β, time after time, without kinks
 STILL = 1e-3  # movements smaller than this share of the nudge are not measured against themselves
 
 
@@ -79,17 +80,20 @@ def nudged_gradient(
     """The gradient in θ of Σ⟨v, z*(θ)⟩ at the fixed point z (B, d), summed over the batch where θ is shared.
 
     Samples whose active set changes are tried again at half their β, up to `max_halvings` times and as long as rounding
-    leaves the difference as accurate as the layer's tolerance; then they keep it, or are differentiated implicitly
-    where `problem.linear` says how.
+    leaves the difference as accurate as the layer's tolerance. Where the departure of the middle falls with β, as it
+    does for smooth programs, the error is of its order squared, and halving ends when that is below the tolerance.
+    These samples then keep their difference, or are differentiated implicitly where `problem.linear` says how.
     """
     grads = [torch.zeros_like(t) for t in theta]
     report = Report.blank(z)
     size = norms(v).masked_fill(failed, 0.0)
     rows = (size > 0).nonzero().squeeze(1)
     beta = rule.beta * (1.0 + norms(z)) / torch.where(size > 0, size, 1.0)
-    factor = 1.0
+    factor, aim, left = 1.0, goal(problem, torch.finfo(z.dtype).eps), list[Tensor]()
+    before, falls = torch.full_like(size, torch.inf), torch.zeros_like(size)
     eps = torch.finfo(z.dtype).eps
-    smallest = SHARPEST * eps / goal(problem, eps)  # below, rounding alone spoils the difference
+    small = max(problem.tolerance, COARSEST * eps ** (2 / 3))
+    smallest = SHARPEST * eps / aim  # below, rounding alone spoils the difference
     halvings = min(rule.max_halvings, max(0, math.floor(math.log2(max(1.0, rule.beta / smallest)))))
     for halving in range(halvings + 1):
         if not rows.numel():
@@ -101,12 +105,19 @@ def nudged_gradient(
             pairs.append(part.pair(0.5 * beta[rows], 0.5 * factor))
         certified = pairs[0].same & pairs[0].converged
         usable = torch.stack([p.converged for p in pairs]).all(0)
-        last = halving == halvings
-        done = usable if rule.richardson or (last and problem.linear is None) else certified
+        departure = 2.0 * pairs[0].middle / pairs[0].moved
+        ratio = departure / before[rows]
+        falls[rows] = torch.where((ratio > FALLING[0]) & (ratio < FALLING[1]), falls[rows] + 1, 0)
+        smooth = pairs[0].converged & (falls[rows] >= TWICE) & (departure.square() <= small)
+        before[rows] = departure
+        over = certified | smooth | (halving == halvings)
+        done = usable if rule.richardson else certified if problem.linear is not None else over & usable
+        left.append(rows[over & ~done])
         note(report, rows, pairs, certified, usable)
         accumulate(grads, theta, rows[done], [(c, p, done) for c, p in zip(coefficients(pairs), pairs, strict=True)])
-        rows = rows[~done]
+        rows = rows[~(over | done)]
         beta, factor = 0.5 * beta, 0.5 * factor
+    rows = torch.cat([*left, rows])
     if rows.numel() and problem.linear is not None:
         implicit(problem, grads, report, rows, (z, v, modulus), theta, prepared)
     report.certified[failed], report.estimate[failed] = False, torch.inf
@@ -194,7 +205,7 @@ class Part:
 
 def goal(problem: FixedPoint, eps: float) -> float:
     """The relative accuracy of the gradient that is aimed at."""
-    return max(problem.tolerance, COARSEST * eps**0.5)
+    return float(max(problem.tolerance, COARSEST * eps**0.5))
 
 
 def twice(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:

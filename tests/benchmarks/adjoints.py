@@ -3,10 +3,11 @@
     python -m tests.benchmarks.adjoints [--threads N] [--sizes 50 100] [--batches 32 128]
 
 Two workloads: the OptEq unit of DESIGN section 1 (forward–backward, W, U and b trained) and a quadratic program with
-inequalities whose right-hand sides are inputs (Douglas–Rachford). The forward solve is not timed. Errors are relative,
-in the maximum norm, to the implicit gradient of a solve at 1e-12. Peak memory is the growth of the process's largest
-resident set over one forward and backward pass, each in a process of its own; for the implicit and the unrolled adjoint
-also at 4 times the iterations, to show which of them grows.
+inequalities whose right-hand sides are inputs (Douglas–Rachford). The forward solve is not part of the times; the
+implicit rows note its own. Errors are relative, in the maximum norm, to the implicit gradient of a solve at 1e-12;
+equilibrium propagation notes the share of certified samples and the largest error among them, per sample. Peak memory
+is the growth of the process's largest resident set over one forward and backward pass, each in a process of its own;
+for the implicit and the unrolled adjoint also at 4 times the iterations, to show which of them grows.
 """
 
 import argparse
@@ -107,6 +108,23 @@ def error(got: list[Tensor], want: list[Tensor], count: int) -> float:
     return max(float((g - t).abs().max() / t.abs().max()) for g, t in pairs)
 
 
+def forward(setup: Setup) -> float:
+    """Milliseconds of the forward solve, with its graph."""
+    layer, inputs = setup
+    return timed(lambda: layer(*inputs), repeats=5, warm=1, budget_s=10.0)[0]
+
+
+def certified(setup: Setup, v: Tensor, want: list[Tensor]) -> str:
+    """The share of certified samples, and the largest relative error among them in the Euclidean norm."""
+    layer, inputs = setup
+    solution = layer.solve(*inputs)
+    got = torch.autograd.grad(solution.values[0], inputs, v)
+    sound = solution.stats.certified
+    assert sound is not None
+    gaps = [((g - t).norm(dim=1) / t.norm(dim=1))[sound].max() for g, t in zip(got, want, strict=False)]
+    return f", certified {float(sound.double().mean()):.1%}, there {float(torch.stack(gaps).max()):.1e}"
+
+
 def peak(workload: str, n: int, batch: int, who: str, tolerance: float = TOLERANCE) -> float:
     """Megabytes by which one forward and backward pass raises the resident set of a fresh process."""
     task = json.dumps([workload, n, batch, who, tolerance])
@@ -149,12 +167,16 @@ def measure(workload: str, n: int, batch: int, who: str, want: list[Tensor], cou
     v = torch.ones(batch, n, dtype=torch.float64)
     run = peer(workload, n, setup, v) if who == PEER else gradient(setup, v)
     found = run()
-    times = timed(run, repeats=7, warm=1, budget_s=20.0)
+    times = timed(run, repeats=5, warm=1, budget_s=10.0)
     megabytes = peak(workload, n, batch, who)
     note = f"peak {megabytes:.1f} MB"
     if who in ("implicit", "unrolled, 100 steps"):
         longer = (who, 1e-12) if who == "implicit" else ("unrolled, 400 steps", TOLERANCE)
         note += f", at more iterations {peak(workload, n, batch, *longer):.1f} MB"
+    if who == "implicit":
+        note += f", forward {forward(setup):.1f} ms"
+    if who == "equilibrium propagation":
+        note += certified(setup, v, want)
     extra = {"peak_mb": megabytes}
     wrong = error(found, want, count)
     return Row(workload, who, f"n={n}", batch, "float64", *times, float("nan"), wrong, note, extra)
@@ -180,7 +202,9 @@ def main() -> None:
                 exact = WORKLOADS[workload](n, batch, MODES["implicit"], 1e-12)
                 want = gradient(exact, torch.ones(batch, n, dtype=torch.float64))()
                 count = len(exact[1])  # the inputs: weights are parametrized differently by the peer
-                rows += [measure(workload, n, batch, who, want, count) for who in (*MODES, PEER)]
+                for who in (*MODES, PEER):
+                    rows.append(measure(workload, n, batch, who, want, count))
+                    print(rows[-1], file=sys.stderr, flush=True)
     publish("adjoints", rows)
 
 

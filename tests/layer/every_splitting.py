@@ -26,7 +26,7 @@ from tests.ties.units import unit
 class Program:
     """`make(**options)` compiles it; `shapes` are its inputs'; `energy`: whether it minimizes; `tight`: a tolerance.
 
-    `steps`: unrolled, to a fixed point.
+    `curved`: some prox is, so that no active set certifies. `steps`: unrolled, to a fixed point.
     """
 
     name: str
@@ -34,6 +34,7 @@ class Program:
     make: Callable[..., oc.EquilibriumLayer]
     shapes: tuple[tuple[int, ...], ...]
     energy: bool = True
+    curved: bool = False
     tight: float = 1e-13
     steps: int = 400
 
@@ -146,9 +147,9 @@ PROGRAMS = (
     Program("closed form", ClosedForm, projection, ((5,),)),
     Program("forward-backward", ForwardBackward, opteq, ((4,),)),
     Program("matrix-free forward-backward", FactoredForwardBackward, convolutions, ((1, 4, 4),)),
-    Program("matrix-free, curved prox", FactoredForwardBackward, smooth_convolutions, ((2, 3, 3),)),
+    Program("matrix-free, curved prox", FactoredForwardBackward, smooth_convolutions, ((2, 3, 3),), curved=True),
     Program("Douglas-Rachford", DouglasRachford, inequalities, ((4,), (5,))),
-    Program("Douglas-Rachford, cones", DouglasRachford, cones, ((4,),)),
+    Program("Douglas-Rachford, cones", DouglasRachford, cones, ((4,),), curved=True),
     Program("primal-dual", PrimalDual, by_products, ((4,), (5,))),
     Program("cyclic", Cyclic, cycle, ((3,),), energy=False),
     Program("monotone inclusion", MonotoneInclusion, skew, ((3,),), energy=False),

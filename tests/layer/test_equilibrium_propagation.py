@@ -125,6 +125,21 @@ def test_beta_is_halved_where_the_active_set_changes_and_divides_the_difference(
         torch.testing.assert_close(a, b, atol=1e-8, rtol=1e-7)
 
 
+def test_on_smooth_programs_halving_ends_when_the_error_is_small_enough() -> None:
+    """Nothing certifies; β falls until the square of the departure does, not until rounding is all that is left."""
+    x = torch.randn(3, N, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    error, steps = [], []
+    for adjoint in (oc.EquilibriumPropagation(beta=0.1), oc.EquilibriumPropagation(beta=0.1, max_halvings=0)):
+        solution = smooth_layer(adjoint).solve(point := (2 * x).requires_grad_())
+        (grad,) = torch.autograd.grad(solution.values[0].sum(), point)
+        (want,) = torch.autograd.grad(smooth_layer(oc.Implicit())(point)[0].sum(), point)
+        error.append(float((grad - want).norm() / want.norm()))
+        assert solution.stats.record.error is not None
+        steps.append(int(solution.stats.record.error.steps.max()))
+    assert error[0] < 1e-6 < error[1]
+    assert steps[0] <= 20 * steps[1]
+
+
 def test_what_is_never_certified_may_fall_back_to_the_implicit_adjoint() -> None:
     assert smooth_error({"beta": 0.5, "max_halvings": 0}) > 1e-3
     assert smooth_error({"beta": 0.5, "max_halvings": 0, "fallback": oc.Implicit()}) < 1e-12
