@@ -63,6 +63,7 @@ if TYPE_CHECKING:
         SequentialAveraging,
     )
     from opteq_cvx.layer import EquilibriumLayer, Factors
+    from opteq_cvx.progress import progress
     from opteq_cvx.record import record
     from opteq_cvx.selection import Path
     from opteq_cvx.smoothing import Moreau, Tikhonov
@@ -131,6 +132,7 @@ __all__ = [
     "explain",
     "load",
     "priors",
+    "progress",
     "record",
     "register",
     "save",
@@ -191,6 +193,7 @@ _HOME = {
         "SequentialAveraging",
     ),
     "layer": ("EquilibriumLayer", "Factors"),
+    "progress": ("progress",),
     "record": ("record",),
     "selection": ("Path",),
     "smoothing": ("Moreau", "Tikhonov"),

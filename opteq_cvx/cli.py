@@ -6,9 +6,12 @@ Heavy imports happen inside the commands: `opteq --help` needs neither torch nor
 
 import argparse
 import json
+import os
 import shutil
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +24,15 @@ if TYPE_CHECKING:
     from opteq_cvx.train import DeviceOptions, TrainOptions
 
 DONE, CLAIM_FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
+CODES = "Exit codes: 0 done and every claim holds, 1 a claim failed, 2 a mistake in call or problem, 130 interrupted."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the return value is the exit code."""
     options = _parser().parse_args(arguments)
     try:
-        return int(options.command(options))
+        with _watched(options):
+            return int(options.command(options))
     except OpteqError as error:
         if options.traceback:
             raise
@@ -35,6 +40,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return MISTAKE
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:  # whoever read us, `head` for example, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except Exception as error:  # of the problem file, or of a library under us
+        if options.traceback:
+            raise
+        print(f"opteq: {_located(error)}. --traceback shows the way there", file=sys.stderr)
+        return MISTAKE
 
 
 def explain(options: argparse.Namespace) -> int:
@@ -49,7 +62,9 @@ def explain(options: argparse.Namespace) -> int:
             {
                 "problem": file.name,
                 "source": file.source,
+                "program": explanation.stages[0][1],
                 "plan": plan.name,
+                "latex": plan.latex,
                 "lines": [*map(list, plan.lines)],
             }
         )
@@ -203,6 +218,24 @@ def _device_options(options: argparse.Namespace) -> "DeviceOptions":
     return DeviceOptions(accelerator=options.accelerator, devices=options.devices)
 
 
+def _located(error: Exception) -> str:
+    """An error with the file and the line that raised it."""
+    words = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(".")
+    if isinstance(error, SyntaxError):
+        return words
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{last.filename}, line {last.lineno}: {words}"
+
+
+def _watched(options: argparse.Namespace) -> AbstractContextManager[None]:
+    """A line about long solves, for people at a terminal."""
+    if options.command not in (verify, bench) or options.json or not sys.stderr.isatty():
+        return nullcontext()
+    from opteq_cvx.progress import progress
+
+    return progress()
+
+
 def _width() -> int:
     """Columns of the terminal, within what is pleasant to read; 120 where there is none."""
     return min(max(shutil.get_terminal_size((120, 24)).columns, 60), 160)
@@ -221,6 +254,17 @@ def _size(text: str) -> tuple[str, int]:
     return name, int(number)
 
 
+def _accuracy(text: str) -> float:
+    """A number between 0 and 1, as argparse types it."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number between 0 and 1")
+    return value
+
+
 def _positive(text: str) -> int:
     """A positive integer, as argparse types it."""
     if not text.isdigit() or int(text) < 1:
@@ -231,7 +275,9 @@ def _positive(text: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     """All commands and their options."""
     parser = argparse.ArgumentParser(
-        prog="opteq", description="Network layers declared as convex programs: explain, verify, train."
+        prog="opteq",
+        description="Network layers declared as convex programs: explain, verify, train.",
+        epilog=CODES + " `opteq COMMAND --help` has the options and an example of each command.",
     )
     parser.add_argument("--version", action="version", version=f"opteq_cvx {__version__}")
     common = argparse.ArgumentParser(add_help=False)
@@ -244,18 +290,36 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    command = commands.add_parser("explain", parents=[problem, common], help="show the program and its plan")
+    command = commands.add_parser(
+        "explain",
+        parents=[problem, common],
+        help="show the program and its plan",
+        description="Show the program as it was read, and the plan: which splitting, why it converges, what it costs.",
+        epilog="Example: opteq explain problems/opteq_unit.py --size hidden=20 --trace",
+    )
     command.add_argument("--trace", action="store_true", help="show the program after each pass")
     command.set_defaults(command=explain)
 
-    command = commands.add_parser("verify", parents=[problem, common], help="check against exact solvers")
+    command = commands.add_parser(
+        "verify",
+        parents=[problem, common],
+        help="check against exact solvers",
+        description="Compare equilibria and gradients at random inputs with exact solvers; exit code 1 if one differs.",
+        epilog="Example: opteq verify problems/sparse_coding.py --samples 16",
+    )
     command.add_argument("--samples", type=_positive, default=8, help="random inputs (default 8)")
     command.add_argument("--seed", type=int, default=0, help="of the random inputs (default 0)")
-    command.add_argument("--tolerance", type=float, default=1e-6, help="relative error that passes (default 1e-6)")
+    command.add_argument("--tolerance", type=_accuracy, default=1e-6, help="relative error that passes (default 1e-6)")
     command.add_argument("--no-gradients", action="store_true", help="check values only")
     command.set_defaults(command=verify)
 
-    command = commands.add_parser("train", parents=[problem, common], help="train a classifier around the layer")
+    command = commands.add_parser(
+        "train",
+        parents=[problem, common],
+        help="train a classifier around the layer",
+        description="Train a classifier with the layer inside; write weights, metrics and a checkpoint to --out.",
+        epilog="Example: opteq train problems/opteq_unit.py --data digits --out runs/digits",
+    )
     command.add_argument("--data", default="digits", help="digits, mnist, fashion_mnist or NAME.npz (default digits)")
     command.add_argument("--data-dir", type=Path, help="the folder with the files of --data")
     command.add_argument("--out", type=Path, default=Path("runs"), help="folder of results (default runs)")
@@ -264,7 +328,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--rate", type=float, default=3e-3, help="peak learning rate (default 0.003)")
     command.add_argument("--schedule", choices=("cosine", "onecycle"), default="cosine")
     command.add_argument("--seed", type=int, default=0)
-    command.add_argument("--tolerance", type=float, help="of the layer (default 1e-4; 1e-2 serves for training)")
+    command.add_argument("--tolerance", type=_accuracy, help="of the layer (default 1e-4; 1e-2 serves for training)")
     command.add_argument("--pool", type=_positive, help="average image outputs to POOL × POOL before the read-out")
     command.add_argument("--shift", type=int, default=0, help="move training images by up to SHIFT pixels (default 0)")
     command.add_argument("--flip", action="store_true", help="mirror half of the training images")
@@ -273,24 +337,48 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--resume", action="store_true", help="go on with the interrupted run in --out")
     command.set_defaults(command=train)
 
-    command = commands.add_parser("bench", parents=[problem, common], help="time the layer beside an exact solver")
+    command = commands.add_parser(
+        "bench",
+        parents=[problem, common],
+        help="time the layer beside an exact solver",
+        description="Time forward and backward at several batch sizes, and an exact solver for one sample.",
+        epilog="Example: opteq bench problems/portfolio.py --batches 1 32 128",
+    )
     command.add_argument("--batches", type=_positive, nargs="+", default=[1, 32, 128], help="samples in one call")
     command.add_argument("--repeats", type=_positive, default=15, help="timed calls for each (default 15)")
     command.add_argument("--dtype", choices=("float64", "float32"), default="float64")
     command.add_argument("--device", default="cpu", help="cpu, cuda or another device of torch (default cpu)")
     command.add_argument("--threads", type=_positive, help="threads of torch (default its own choice)")
-    command.add_argument("--tolerance", type=float, help="of the layer (default 1e-6 in float64, 1e-4 in float32)")
+    command.add_argument("--tolerance", type=_accuracy, help="of the layer (default 1e-6 in float64, 1e-4 in float32)")
     command.add_argument("--seed", type=int, default=0, help="of the random inputs (default 0)")
     command.set_defaults(command=bench)
 
-    command = commands.add_parser("new", parents=[common], help="write a problem file to start from")
+    command = commands.add_parser(
+        "new",
+        parents=[common],
+        help="write a problem file to start from",
+        description="Write a small, complete problem file; never over another file.",
+        epilog="Example: opteq new my_layer.py",
+    )
     command.add_argument("path", type=Path, metavar="PATH", help="the file to write, for example problems/mine.py")
     command.set_defaults(command=new)
 
-    command = commands.add_parser("atoms", parents=[common], help="list the functions with a prox of their own")
+    command = commands.add_parser(
+        "atoms",
+        parents=[common],
+        help="list the functions with a prox of their own",
+        description="List the functions with a proximal map of their own, as a Markdown table.",
+        epilog="Example: opteq atoms --json",
+    )
     command.set_defaults(command=atoms)
 
-    command = commands.add_parser("demo", parents=[common], help="check the README's claims on this machine")
+    command = commands.add_parser(
+        "demo",
+        parents=[common],
+        help="check the README's claims on this machine",
+        description="Explain, verify, train on digits and verify again; say for each claim whether it holds here.",
+        epilog="Example: opteq demo --out demo_out",
+    )
     command.add_argument("problem", type=Path, nargs="?", default=Path("problems/opteq_unit.py"), metavar="PROBLEM")
     command.add_argument("--out", type=Path, default=Path("demo_out"), help="folder of results (default demo_out)")
     command.set_defaults(command=demo)

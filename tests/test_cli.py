@@ -57,13 +57,54 @@ def test_traceback_raises_the_error() -> None:
 @pytest.mark.parametrize(
     "arguments",
     [[], ["paint"], ["explain"], ["train", UNIT, "--epochs", "0"], ["explain", UNIT, "--size", "hidden"],
-     ["explain", UNIT, "--size", "hidden=-3"]],
+     ["explain", UNIT, "--size", "hidden=-3"], ["verify", UNIT, "--tolerance", "-3"],
+     ["verify", UNIT, "--tolerance", "small"]],
 )  # fmt: skip
 def test_a_wrong_call_exits_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(arguments)
     assert end.value.code == MISTAKE
     assert "usage: opteq" in capsys.readouterr().err
+
+
+BROKEN = {
+    "import nosuchmodule": "No module named 'nosuchmodule'",
+    "def declare(": "'(' was never closed",
+    "SOURCE = ''\ndef declare(): return 1 / 0\ndef sample(n, g): return ()": "broken.py, line 2: ZeroDivisionError",
+}
+
+
+@pytest.mark.parametrize("code", BROKEN)
+def test_an_error_inside_a_problem_file_is_one_line(
+    code: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "broken.py"
+    path.write_text(code)
+    assert main(["explain", str(path)]) == MISTAKE
+    captured = capsys.readouterr()
+    assert BROKEN[code] in captured.err
+    assert "--traceback" in captured.err
+    assert captured.err.count("\n") == 1
+    with pytest.raises((ImportError, SyntaxError, ZeroDivisionError)):
+        main(["explain", str(path), "--traceback"])
+
+
+@pytest.mark.parametrize("command", ["explain", "verify", "train", "bench", "new", "atoms", "demo"])
+def test_every_command_has_help_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([command, "--help"])
+    assert end.value.code == DONE
+    text = capsys.readouterr().out
+    assert f"Example: opteq {command}" in " ".join(text.split())
+    assert "--json" in text
+
+
+def test_a_reader_that_stops_early_is_no_error() -> None:
+    """`opteq atoms | head -1`."""
+    command = f"{sys.executable} -m opteq_cvx.cli atoms | head -n 1"
+    done = subprocess.run(command, cwd=ROOT, shell=True, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stderr == ""
+    assert done.stdout.startswith("| atom |")
 
 
 def test_an_unknown_size_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,7 +118,10 @@ def test_explain_prints_program_and_plan(capsys: pytest.CaptureFixture[str]) -> 
     assert "arXiv 2105.13228" in text
     assert "plan: forward–backward" in text
     assert main(["explain", UNIT, *SMALL, "--json"]) == DONE
-    assert parsed(capsys)["plan"] == "forward–backward"
+    found = parsed(capsys)
+    assert found["plan"] == "forward–backward"
+    assert r"\mathrm{relu}" in str(found["latex"])
+    assert "quad_form" in str(found["program"])
 
 
 def test_verify_holds_a_problem_to_its_claim(capsys: pytest.CaptureFixture[str]) -> None:

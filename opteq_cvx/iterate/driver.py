@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from opteq_cvx.iterate.contract import Iterate, Progress, Restrict, Stop
+from opteq_cvx.iterate.watch import WATCH
 
 BOUND = 0.4  # a state of norm above this power of the dtype's largest number has left every bounded set
 ROUNDING = 4.0  # a residual below this many units of rounding, relative to ‖z‖, cannot be asked for
@@ -111,6 +112,8 @@ class Board:
         self.last = self.residual.clone() if history or progress is not None else None
         self.history: list[Tensor] | None = [] if history else None
         self.progress = progress
+        self.watch = WATCH.get()
+        self.samples = batch
 
     def check(self, z: Tensor, image: Tensor, step: int) -> bool:
         """Update from the pair (z, T(z)); return whether a sample is still alive."""
@@ -123,6 +126,8 @@ class Board:
         above, better = relative > self.threshold, relative < self.residual  # False for NaN
         self.checks += 1
         self.seen = relative
+        if self.watch is not None:
+            self.watch(step, int(torch.count_nonzero(torch.logical_and(above, self.alive))), self.samples, relative)
         if self.whole and self.checks % LOOK and bool(torch.logical_and(above, better).all()):
             # the usual case on the CPU: every sample improved, none is done
             self.best.copy_(z)

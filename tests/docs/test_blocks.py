@@ -65,7 +65,7 @@ def test_the_page_runs(page: Path) -> None:
 
 
 @pytest.mark.parametrize(("page", "needs"), NEEDED, ids=lambda v: name(v) if isinstance(v, Path) else v)
-@pytest.mark.filterwarnings("default")  # a peer's own
+@pytest.mark.filterwarnings("ignore")  # a peer's own
 def test_the_page_runs_with_the_peer_beside_it(page: Path, needs: str) -> None:
     if find_spec(needs) is None:
         pytest.skip(f"{needs} is not installed: {MISSING[needs]}")
