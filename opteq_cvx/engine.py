@@ -74,8 +74,8 @@ def forward_solve(
         if hopeless and bad is not None:
             done = _skipping(iteration, restrict, z0, stop, ~bad, progress)
             return done, _with_drift(splitting, theta, ready, done, tolerance)
-        if trace is None and progress is None and isinstance(iteration, Inertial) and _coarse_pays(ready, z0, stop):
-            done = iteration.run_mixed(_coarse(splitting, theta, ready), restrict, z0, stop)
+        if trace is None and progress is None:
+            done = _begun(splitting, iteration, restrict, theta, ready, z0, stop)
         else:
             done = iteration.run(restrict, z0, stop, history=trace is not None, progress=progress)
         if trace is not None:
@@ -83,6 +83,21 @@ def forward_solve(
         return done, _with_drift(splitting, theta, ready, done, tolerance)
 
     return solve
+
+
+def _begun(
+    splitting: Splitting,
+    iteration: Iteration,
+    restrict: Restrict,
+    theta: Theta,
+    ready: Prepared,
+    z0: Tensor,
+    stop: Stop,
+) -> Iterate:
+    """Iterate on all samples, the early steps in float32 where that pays."""
+    if isinstance(iteration, Inertial) and _coarse_pays(ready, z0, stop):
+        return iteration.run_mixed(_coarse(splitting, theta, ready), restrict, z0, stop)
+    return iteration.run(restrict, z0, stop)
 
 
 def _may_escape(certificate: Certificate) -> bool:
@@ -104,7 +119,7 @@ def _watched(
     """Iterate, and stop early where a look at the drift certifies that the program is unbounded or infeasible."""
     early = replace(stop, max_steps=LOOK)
     if bool(wanted.all()):
-        done = iteration.run(restrict, z0, early)
+        done = _begun(splitting, iteration, restrict, theta, ready, z0, early)
     else:
         done = _skipping(iteration, restrict, z0, early, wanted, None)
     ready = _with_drift(splitting, theta, ready, done, stop.tolerance)
