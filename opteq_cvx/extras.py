@@ -20,6 +20,6 @@ def require(module: str, *, extra: str) -> Any:
         text = message(
             f"the module {module} is not installed",
             f"the optional dependencies of the extra '{extra}'",
-            f"pip install 'opteq_cvx[{extra}]'",
+            f"pip install 'opteq_cvx[{extra}]', in a clone pip install -e '.[{extra}]'",
         )
         raise MissingExtraError(text) from error
