@@ -42,6 +42,10 @@ class Abs(Atom):
         return v.sub_(torch.clamp(v, -step, step))
 
     @override
+    def slope(self, v: Tensor, step: Tensor, data: Data) -> Tensor:
+        return torch.gt(v.abs(), step).to(v.dtype)
+
+    @override
     def conjugate(self, y: Tensor, data: Data) -> Tensor:
         return indicator(y.abs() - 1.0, y.abs())
 

@@ -152,6 +152,11 @@ class Atom(ABC):
         """The prox for the hot loop, without autograd: may overwrite `v`, which has the result's shape."""
         return self.prox(v, step, data)
 
+    def slope(self, v: Tensor, step: Tensor, data: Data) -> Tensor | None:
+        """For functions that act entry by entry: the derivative of the prox in v where that is one comparison, with
+        the one-sided values of `prox` at kinks; None: autograd finds it."""
+        return None
+
     def kinks(self, v: Tensor, step: Tensor, data: Data) -> tuple[Tensor, ...]:
         """Points of `v`'s shape where the prox is not differentiable, for the law of derivatives at kinks.
 

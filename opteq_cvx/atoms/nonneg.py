@@ -45,6 +45,10 @@ class Nonneg(Atom):
         return v.relu_()
 
     @override
+    def slope(self, v: Tensor, step: Tensor, data: Data) -> Tensor:
+        return torch.gt(v, 0.0).to(v.dtype)
+
+    @override
     def conjugate(self, y: Tensor, data: Data) -> Tensor:
         return indicator(torch.relu(y), torch.zeros_like(y))
 

@@ -45,6 +45,10 @@ class Nonpos(Atom):
         return v.clamp_(max=0.0)
 
     @override
+    def slope(self, v: Tensor, step: Tensor, data: Data) -> Tensor:
+        return torch.lt(v, 0.0).to(v.dtype)
+
+    @override
     def conjugate(self, y: Tensor, data: Data) -> Tensor:
         return indicator(torch.relu(-y), torch.zeros_like(y))
 

@@ -23,7 +23,7 @@ from opteq_cvx.iterate.driver import Board
 from opteq_cvx.maps.peek import known_finite
 
 SAFE = 0.74  # the ρ up to which the method converges from everywhere
-GUESS = 0.86  # of the certified rate: what is expected on a face, before anything was seen
+GUESS = 0.8  # of the certified rate: what is expected on a face, before anything was seen
 CAUTION = 3.0  # by which 1 − ρ grows, for good, where the residual grew
 LEAST, MOST = 3, 8  # steps from check to check
 SLOWEST = 0.999  # a rate seen above this counts as this

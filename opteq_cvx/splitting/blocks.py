@@ -82,6 +82,15 @@ class Block(Frozen):
 
         return prox
 
+    def slope(self, v: Tensor, step: Tensor, theta: Sequence[Tensor]) -> Tensor | None:
+        """The derivative of the prox at v (B, *event), entry by entry, where the atom knows it and acts alone."""
+        if self.scale is not None or self.offset is not None or self.interval is not None:
+            return None
+        values, ndim = list(theta), self.index.ndim + 1
+        t = self._step(step)
+        t = t if self.weight is None else t * _align(values.pop(0), ndim)
+        return self.f.slope(v, t, {key: _align(values.pop(0), ndim) for key in self.data})
+
     def value(self, y: Tensor, theta: Sequence[Tensor]) -> Tensor:
         """⟨w, f(s∘y + b)⟩ at y (B, rows), (B,): the block's function, without its interval."""
         values, ndim = list(theta), self.index.ndim + 1

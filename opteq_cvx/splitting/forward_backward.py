@@ -127,6 +127,14 @@ class ForwardBackward(Frozen, Splitting):
 
         return Steps(gradient, prox, newton)
 
+    def _slope(self, gamma: Tensor, v: Tensor, rest: Sequence[Tensor]) -> Tensor | None:
+        """The prox's derivative where one block covers all of u and knows it."""
+        if len(self.parts.blocks) != 1 or self.parts.order is not None:
+            return None
+        (block,) = self.parts.blocks
+        found = block.slope(v.reshape(v.shape[0], *block.index.shape), gamma, rest)
+        return None if found is None else found.reshape(v.shape)
+
     @property
     def _entrywise(self) -> bool:
         return all(Trait.SEPARABLE in b.f.traits for b in self.parts.blocks)
@@ -160,7 +168,9 @@ class ForwardBackward(Frozen, Splitting):
             return SymmetricLinearization(matrix=matrix, apply_diagonal=jacobian.rmatvec)
         if not self.parts.blocks:
             return SymmetricLinearization(matrix=matrix, diagonal=torch.ones_like(v), projector=True)
-        diagonal = AutogradLinearization(prox, v).rmatvec(torch.ones_like(v))
+        diagonal = self._slope(gamma, v, theta[2:])
+        if diagonal is None:
+            diagonal = AutogradLinearization(prox, v).rmatvec(torch.ones_like(v))
         projector = all(b.f.name in PROJECTORS and b.interval is None for b in self.parts.blocks)
         return SymmetricLinearization(matrix=matrix, diagonal=diagonal, projector=projector)
 

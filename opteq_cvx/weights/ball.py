@@ -43,7 +43,7 @@ def contraction(A: Tensor) -> Tensor:
 def by_cholesky(A: Tensor) -> tuple[Tensor, Tensor]:
     """W = AL⁻ᵀ and L, with LLᵀ = I + AᵀA; A (..., m, k) with m ≥ k."""
     eye = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
-    L = torch.linalg.cholesky(eye + A.mT @ A)
+    L = torch.linalg.cholesky(torch.addmm(eye, A.mT, A) if A.ndim == 2 else eye + A.mT @ A)
     return torch.linalg.solve_triangular(L.mT, A, upper=True, left=False), L
 
 
