@@ -11,6 +11,7 @@ from opteq_cvx.adjoint.problem import Solve, take
 from opteq_cvx.descent import Map
 from opteq_cvx.iterate import Anderson, Inertial, Plain
 from opteq_cvx.iterate.contract import Iterate, Iteration, Progress, Restrict, Stop
+from opteq_cvx.maps.peek import known_true
 from opteq_cvx.selecting import select
 from opteq_cvx.selection import SecondStage
 from opteq_cvx.splitting.contract import Certificate, Prepared, Splitting, Theta
@@ -244,6 +245,8 @@ class Verdict:
 def judge(eq: Equilibrated, finite: Tensor, valid: Tensor) -> Verdict:
     """The status of every sample; `finite` and `valid` (B,) describe its data."""
     certificate = eq.prepared.certificate
+    if known_true(~eq.failed & eq.finite & finite & valid):  # the usual case
+        return Verdict(torch.full_like(eq.steps, code(Status.CONVERGED)), _distance(eq))
     codes = torch.where(eq.converged, code(Status.CONVERGED), code(Status.MAX_STEPS))
     codes = torch.where(eq.finite, codes, code(Status.DIVERGED))
     if certificate.unbounded is not None:
@@ -254,9 +257,13 @@ def judge(eq: Equilibrated, finite: Tensor, valid: Tensor) -> Verdict:
         codes = torch.where(certificate.convex, codes, code(Status.NOT_CONVEX))
     codes = torch.where(valid, codes, code(Status.INVALID_INPUT))
     codes = torch.where(finite, codes, code(Status.NON_FINITE_INPUT))
-    distance = torch.full_like(eq.residual, torch.inf)
-    modulus = certificate.modulus
-    if modulus is not None:
-        size = torch.linalg.vector_norm(eq.z.detach(), dim=1).clamp_min(1.0)
-        distance = torch.where(modulus > 0, eq.residual * size / modulus.clamp_min(1e-300), distance)
-    return Verdict(codes, distance)
+    return Verdict(codes, _distance(eq))
+
+
+def _distance(eq: Equilibrated) -> Tensor:
+    """The certified bound on ‖z − z*‖ (B,); inf where no modulus is known."""
+    distance, modulus = torch.full_like(eq.residual, torch.inf), eq.prepared.certificate.modulus
+    if modulus is None:
+        return distance
+    size = torch.linalg.vector_norm(eq.z.detach(), dim=1).clamp_min(1.0)
+    return torch.where(modulus > 0, eq.residual * size / modulus.clamp_min(1e-300), distance)

@@ -114,8 +114,9 @@ def heavy_ball(
     With `coarse`, the same map in float32, the first steps are taken by it, as far as float32 reaches.
     """
     tuner = Tuner(stop.rate)
-    z, before, steps = z0.clone(), z0.clone(), 0
-    if coarse is not None:
+    if coarse is None:
+        z, before, steps = z0.clone(), z0.clone(), 0
+    else:
         z, before, steps = early(coarse, z0, stop, tuner)
         stop = replace(stop, max_steps=stop.max_steps - steps)
     first = 1 if coarse is None else LEAST

@@ -50,7 +50,7 @@ class DenseMatrix(Matrix):
     @override
     def rows(self, x: Tensor) -> Tensor:
         if self.a.shape[0] == 1:
-            return F.linear(x, self.a[0])
+            return F.linear(x, self.a.squeeze(0))
         lead, m = x.shape[1:-1], self.a.shape[-2]
         flat = x.reshape(x.shape[0], size(tuple(lead)), x.shape[-1])
         out = flat @ self.a.mT
@@ -59,7 +59,7 @@ class DenseMatrix(Matrix):
     @override
     def left(self, x: Tensor) -> Tensor:
         if self.a.shape[0] == 1:
-            return F.linear(x.mT, self.a[0]).mT
+            return F.linear(x.mT, self.a.squeeze(0)).mT
         b, m, n = self.a.shape
         return self.a.reshape(b, *(1,) * (x.ndim - 3), m, n) @ x
 

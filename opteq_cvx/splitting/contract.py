@@ -110,6 +110,10 @@ class Splitting(ABC):
         """J = ∂T/∂z at z (B, d), without autograd; override with `SymmetricLinearization` where J = D M."""
         return AutogradLinearization(lambda point: self.step(point, theta, prepared), z)
 
+    def pullback(self, z: Tensor, theta: Theta, prepared: Prepared, w: Tensor) -> Theta | None:
+        """(∂T/∂θ)ᵀ w for each entry of theta, w (B, d), not to be differentiated; None where autograd is to find it."""
+        return None
+
     @abstractmethod
     def start(self, batch: int, theta: Theta) -> Tensor:
         """The default starting state (B, d)."""

@@ -158,6 +158,19 @@ class ForwardBackward(Frozen, Splitting):
         return blocks.bind(parts.blocks, parts.layout.n, gamma, rest, parts.order, inplace=inplace)
 
     @override
+    def pullback(self, z: Tensor, theta: Theta, prepared: Prepared, w: Tensor) -> Theta | None:
+        p, q, *rest = theta
+        gamma, m, c = prepared.tensors
+        if rest or m.ndim == 2:
+            return None
+        slope = self._slope(gamma, multiply(z, m).add_(c), rest)
+        if slope is None:
+            return None
+        back = slope.mul_(w).mul_(-gamma[:, None])
+        dp = (z.mT @ back).unsqueeze(0) if p.shape[0] == 1 else z.unsqueeze(2) * back.unsqueeze(1)
+        return dp, back if q.shape[0] == z.shape[0] else back.sum(0, keepdim=True)
+
+    @override
     def linearize(self, z: Tensor, theta: Theta, prepared: Prepared) -> Linearization:
         gamma, m, c = prepared.tensors
         v = z * m + c if m.ndim == 2 else multiply(z, m) + c
@@ -259,4 +272,4 @@ def multiply(z: Tensor, p: Tensor) -> Tensor:
     """Pz for z (B, n) and symmetric P (1|B, n, n), or its diagonal (1|B, n)."""
     if p.ndim == 2:
         return z * p
-    return z @ p[0] if p.shape[0] == 1 else (z.unsqueeze(1) @ p).squeeze(1)
+    return z @ p.squeeze(0) if p.shape[0] == 1 else (z.unsqueeze(1) @ p).squeeze(1)

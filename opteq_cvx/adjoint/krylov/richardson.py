@@ -27,7 +27,7 @@ FINE = 1e-5  # tolerances from which they do
 REACH, ROUNDS = 3e-6, 3  # what float32 is asked for, and how often
 CLOSER = 0.5  # of the goal is asked for in float32, whose residuals are not exact
 GUESS = 0.85  # of the certified rate: on a face that is known, too much costs less than too little
-FIRST, LONGEST = 5, 6  # steps to the first look at the residuals, and between two looks at most
+LONGEST, LONGER = 14, 6  # steps to the first look at the residuals, and between two looks, at most
 MOST = 120  # steps of one round
 
 
@@ -85,7 +85,8 @@ class Steps:
 
     def run(self, r: Tensor, ask: Tensor, tuner: Tuner, max_steps: int) -> tuple[Tensor, int]:
         """s (B, d) with a residual of at most `ask` (B,) per row, or the last one, and the steps taken."""
-        s, before, taken, pause = r * tuner.a, torch.zeros_like(r), 1, FIRST
+        s, before, taken = r * tuner.a, torch.zeros_like(r), 1
+        pause = min(pace(1.0 / float(ask.min()), tuner), LONGEST, max(max_steps - 1, 1))
         step = self.heavy(r, tuner)
         tuner.before = None
         while True:
@@ -100,8 +101,7 @@ class Steps:
             s, before = moved(s, before, image, tuner.a, tuner.b), s
             if tuner.observe(excess, pause):
                 step = self.heavy(r, tuner)
-            wanted = math.log(most) / -math.log(max(tuner.b, 1e-4)) * 2.0 if math.isfinite(most) else 1.0
-            pause = min(max(math.ceil(wanted), 1), LONGEST, max(max_steps - taken, 1))
+            pause = min(pace(most, tuner), LONGER, max(max_steps - taken, 1))
 
     def image(self, s: Tensor, r: Tensor) -> Tensor:
         """D M s + r."""
@@ -117,3 +117,10 @@ class Steps:
         m, c = self.m * a, r * a
         m.diagonal().add_(1.0 + b - a)
         return lambda s, before: torch.add(c, before, alpha=-b, out=before).addmm_(s, m).mul_(d)
+
+
+def pace(excess: float, tuner: Tuner) -> int:
+    """Steps that should divide the residual by `excess`; at least one."""
+    if not 1.0 < excess < math.inf:
+        return 1
+    return max(math.ceil(2.0 * math.log(excess) / -math.log(max(tuner.b, 1e-4))), 1)
