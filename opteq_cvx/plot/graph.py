@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from opteq_cvx.extras import require
 from opteq_cvx.ir.linmap import coefficients
 from opteq_cvx.ir.param import Stage, leaves
-from opteq_cvx.ir.program import Program, Term
+from opteq_cvx.ir.program import Affine, Program, Term
 from opteq_cvx.plot.axes import COLORS, on
 
 if TYPE_CHECKING:
@@ -21,7 +21,8 @@ HEIGHT = 0.45
 def program_graph(program: Program, *, title: str | None = None, axes: "Axes | None" = None) -> "Axes":
     """Parameters on the left, terms in the middle, variables on the right, a line wherever one depends on another.
 
-    Terms are called by their atom. An arrow leads from a variable back to each parameter that is tied to it.
+    Terms are called by their atom. Dashed arrows lead to a tied parameter from the variables and weights that give it
+    its value.
 
     Args:
         program: for instance `oc.explain(problem).program` as declared, or `.plan.program` as compiled.
@@ -46,17 +47,24 @@ def program_graph(program: Program, *, title: str | None = None, axes: "Axes | N
             axes.plot([x, here[0]], [y, here[1]], color="#A0A0A0", linewidth=0.9, zorder=1)
     for tie in program.ties:
         for name, _ in tie.value.parts:
-            _arrow(axes, right[name], left[tie.parameter])
+            _arrow(axes, right[name], left[tie.parameter], bend=0.25)
+        for name in _named(tie.value):
+            _arrow(axes, left[name], left[tie.parameter], bend=0.4 if left[name][1] > left[tie.parameter][1] else -0.4)
     _frame(axes, {*parameters.values(), "term", "variable"})
     return axes
 
 
 def _reads(term: Term) -> list[str]:
     """The parameters that a term depends on, each once."""
-    maps = [c for _, m in term.arg.parts for c in coefficients(m)]
     weight = [term.weight] if term.weight is not None else []
-    used = [leaf.name for e in (*maps, term.arg.offset, *term.data.values(), *weight) for leaf in leaves(e)]
-    return list(dict.fromkeys(used))
+    inside = [leaf.name for e in (*term.data.values(), *weight) for leaf in leaves(e)]
+    return list(dict.fromkeys([*_named(term.arg), *inside]))
+
+
+def _named(value: Affine) -> list[str]:
+    """The parameters in an affine expression, each once."""
+    maps = [c for _, m in value.parts for c in coefficients(m)]
+    return list(dict.fromkeys(leaf.name for e in (*maps, value.offset) for leaf in leaves(e)))
 
 
 def _column(axes: Any, x: float, labels: Mapping[str, str], kinds: Mapping[str, str]) -> dict[str, tuple[float, float]]:
@@ -68,15 +76,15 @@ def _column(axes: Any, x: float, labels: Mapping[str, str], kinds: Mapping[str, 
     return places
 
 
-def _arrow(axes: Any, tail: Sequence[float], head: Sequence[float]) -> None:
-    """A dashed arc from a variable to the parameter that is tied to it."""
-    look = {"arrowstyle": "-|>", "color": KINDS["tied"], "linestyle": "--", "connectionstyle": "arc3,rad=0.25"}
+def _arrow(axes: Any, tail: Sequence[float], head: Sequence[float], *, bend: float) -> None:
+    """A dashed arc from a variable, or a weight that multiplies it, to the parameter that is tied to them."""
+    look = {"arrowstyle": "-|>", "color": KINDS["tied"], "linestyle": "--", "connectionstyle": f"arc3,rad={bend}"}
     axes.annotate("", xy=head, xytext=tail, zorder=2, arrowprops=look | {"shrinkA": 12, "shrinkB": 14})
 
 
 def _frame(axes: Any, kinds: set[str]) -> None:
     """Column headings in place of ticks, and a legend of the colors."""
-    axes.set(xlim=(-0.35, 2.35), ylim=(-0.02, 1.02), yticks=[], xticks=[0, 1, 2])
+    axes.set(xlim=(-0.45, 2.35), ylim=(-0.02, 1.02), yticks=[], xticks=[0, 1, 2])
     axes.set_xticklabels(["parameters", "terms", "variables"])
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)

@@ -162,7 +162,7 @@ def test_a_program_graph_names_everything_and_draws_ties_back(axes: Axes) -> Non
     program_graph(shown.plan.source, axes=axes)
     texts = {t.get_text() for t in axes.texts}
     assert {"x", "W", "u", *(t.atom for t in shown.plan.source.terms)} <= texts
-    assert sum(t.arrow_patch is not None for t in axes.texts if hasattr(t, "arrow_patch")) == 1
+    assert sum(t.arrow_patch is not None for t in axes.texts if hasattr(t, "arrow_patch")) == 2  # from u and from W
     legend = axes.get_legend()
     assert legend is not None
     assert [t.get_text() for t in legend.get_texts()] == ["weight", "input", "term", "variable", "tied"]
