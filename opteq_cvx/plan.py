@@ -124,7 +124,7 @@ def make_plan(
 
     Raises:
         NotConvexError: a constant quadratic form is indefinite.
-        CompileError: a tie that is not certified, while `certify` is on; `splitting` does not fit; a selection where
+        CompileError: a program without unknowns; a tie that is not certified, while `certify` is on; `splitting` does not fit; a selection where
             the solution is certified unique, or a method that the splitting cannot carry.
     """
     checked(splitting)
@@ -138,6 +138,10 @@ def make_plan(
         return _selected(first, second, select)
     if program.ties:
         return _tied(program, trace, certify=certify, splitting=splitting)
+    if Layout.of(program).n == 0:
+        names = ", ".join(f'"{v.name}"' for v in program.variables)
+        fix = "leave such programs to the code that builds them"
+        raise CompileError(message(f"no variable has entries ({names})", "at least one unknown", fix))
     source, program = program, passes.run(program, trace)
     for term in program.terms:
         if term.origin.where != TIES:

@@ -181,7 +181,7 @@ def drive(
             return board.result()
         if tuner.observe(board.seen, pause):
             step = None
-        pause = min(tuner.pause(board.seen / board.threshold), stop.max_steps - taken)
+        pause = tuner.pause(board.seen / board.threshold)
         z, after = board.revive(z, after)
         keep = board.compact()
         if keep is not None:
@@ -190,42 +190,50 @@ def drive(
             tuner.before = None
         if map_.newton is not None and taken >= trial:
             budget = tuner.left(float((board.seen / board.threshold).max()))
-            moves = leap(map_, board, z, after, budget, taken)
+            moves = leap(map_, board, z, after, budget, taken, stop.max_steps)
             if moves is None:
                 return board.result()
-            jumped, after, z = moves
-            taken += 2 * jumped
+            evaluations, after, z = moves
+            taken += evaluations
             trial = 2 * taken
-            tuner.before = None if jumped else tuner.before
+            if evaluations:
+                tuner.before = None
+            if taken >= stop.max_steps:
+                return board.result()
         z, before = after, z
+        pause = min(pause, stop.max_steps - taken)
 
 
 def leap(
-    map_: Steps, board: Board, z: Tensor, after: Tensor, budget: float, taken: int
+    map_: Steps, board: Board, z: Tensor, after: Tensor, budget: float, taken: int, max_steps: int
 ) -> tuple[int, Tensor, Tensor] | None:
-    """Newton steps from z: how many, and the pair (next state, state) to go on from; None where all are solved.
+    """Newton steps from z: evaluations of T, and the pair (next state, state) to go on from; None where all are solved.
 
-    They count where ‖z − T(z)‖ fell by the factor HELP in the end; other samples go on as if nothing had been tried.
+    They count where ‖z − T(z)‖ fell by the factor HELP; other samples go on as if nothing had been tried. A Newton step
+    costs two evaluations.
     """
     assert map_.newton is not None
     best, image = z, map_(z)
     gap = torch.linalg.vector_norm(best - image, dim=1)
-    point, helped = z, torch.zeros_like(gap, dtype=torch.bool)
-    for tries in range(1, TRIES + 1):
+    point, helped, tries = z, torch.zeros_like(gap, dtype=torch.bool), 0
+    while tries < min(TRIES, (max_steps - taken) // 2):
         found = map_.newton(point, budget)
         if found is None:
-            return tries - 1, after, z
+            break
+        tries += 1
         point = torch.where(torch.isfinite(found).all(dim=1, keepdim=True), found, point)
         moved = map_(point)
         size = torch.linalg.vector_norm(point - moved, dim=1)
-        better = size < HELP * gap
+        better = size < HELP * gap  # False for NaN
         helped, gap = helped | better, torch.where(better, size, gap)
         best, image = torch.where(better[:, None], point, best), torch.where(better[:, None], moved, image)
         if tries >= PATIENCE and not bool(better.any()):
             break
+    if not tries:
+        return 0, after, z
     if not board.check(best, image, taken + 2 * tries):
         return None
-    return tries, torch.where(helped[:, None], image, after), torch.where(helped[:, None], image, z)
+    return 2 * tries, torch.where(helped[:, None], image, after), torch.where(helped[:, None], image, z)
 
 
 def _descent(map_: Map) -> Steps:

@@ -59,4 +59,4 @@ def steps_worth(k: int, n: int, shared: bool) -> float:
     """What one factorization costs, in steps with M: measured on one core, where small factors run at 1 Gflop/s and
     products at 25 with one M for all, at the pace of the memory with one M per sample."""
     step = 2.0 * n**2 / 2.5e10 if shared else 8.0 * n**2 / 5e9
-    return (k**3 / 3e9 + 3e-8 * k**2) / step
+    return (k**3 / 3e9 + 3e-8 * k**2) / step if n else 0.0

@@ -162,3 +162,15 @@ def test_an_input_without_batch_axes_is_shared_and_its_gradient_is_the_sum() -> 
         (one,) = layer(low[i], high[i], alone)
         total += torch.autograd.grad(one.pow(2).sum() + one.sum(), alone)[0]
     torch.testing.assert_close(grad, total)
+
+
+@pytest.mark.parametrize("parts", ["curved", "linear"])
+def test_a_program_without_unknowns_is_refused_by_name(parts: str) -> None:
+    u, w = cp.Variable((0,), name="u"), cp.Variable(3, name="w")
+    objective = cp.sum_squares(u) + cp.norm1(u) if parts == "curved" else cp.sum(u)
+    with pytest.raises(CompileError, match=r'(?s)no variable has entries \("u"\).*Fix:'):
+        oc.compile(cp.Problem(cp.Minimize(objective), [u >= 0]), outputs=[u])
+    some = oc.compile(cp.Problem(cp.Minimize(objective + cp.sum_squares(w - 1.0)), [u >= 0]), outputs=[u, w])
+    empty, full = some()
+    assert empty.shape == (0,)
+    torch.testing.assert_close(full, torch.ones(3))
