@@ -38,8 +38,9 @@ from opteq_cvx.splitting.graph_form import GraphForm
 from opteq_cvx.splitting.graph_inclusion import GraphInclusion
 from opteq_cvx.splitting.matrix_free import FactoredForwardBackward, matrix_free
 from opteq_cvx.splitting.multipliers import Multipliers
-from opteq_cvx.splitting.primal_dual import PrimalDual, SaddleForm
+from opteq_cvx.splitting.primal_dual import PrimalDual
 from opteq_cvx.splitting.quadratic import QuadraticPart, refuse_indefinite
+from opteq_cvx.splitting.saddle_form import SaddleForm
 from opteq_cvx.splitting.selected import Selected
 from opteq_cvx.splitting.structure import Structure, structure
 from opteq_cvx.ties.chosen import constrained, cyclic, monotone
@@ -124,8 +125,8 @@ def make_plan(
 
     Raises:
         NotConvexError: a constant quadratic form is indefinite.
-        CompileError: a program without unknowns; a tie that is not certified, while `certify` is on; `splitting` does not fit; a selection where
-            the solution is certified unique, or a method that the splitting cannot carry.
+        CompileError: a program without unknowns; a tie that is not certified, while `certify` is on; `splitting` does
+            not fit; a selection where the solution is certified unique, or a method that the splitting cannot carry.
     """
     checked(splitting)
     if select is not None:

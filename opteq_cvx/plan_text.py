@@ -9,8 +9,8 @@ from opteq_cvx.splitting.blocks import Block
 from opteq_cvx.splitting.graph_form import GraphForm
 from opteq_cvx.splitting.matrix_free import FactoredForwardBackward
 from opteq_cvx.splitting.pieces import Piece
-from opteq_cvx.splitting.primal_dual import SaddleForm
 from opteq_cvx.splitting.quadratic import Bounds
+from opteq_cvx.splitting.saddle_form import SaddleForm
 from opteq_cvx.splitting.structure import Structure
 
 WHEN = {

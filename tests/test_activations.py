@@ -10,7 +10,8 @@ from scipy.optimize import minimize_scalar
 from scipy.special import spence
 from torch import Tensor
 
-from opteq_cvx.activations import ACTIVATIONS, REFUSED, Activation, dilogarithm, table
+from opteq_cvx.activations import ACTIVATIONS, REFUSED, Activation, table
+from opteq_cvx.dilogarithm import dilogarithm
 from opteq_cvx.errors import CompileError
 
 ROWS = [

@@ -25,6 +25,7 @@ from opteq_cvx.splitting.optimality import GraphLinearization, Optimality, worth
 from opteq_cvx.splitting.quadratic import ROUNDING, spectrum
 from opteq_cvx.splitting.saddle import Proximal, Saddle
 from opteq_cvx.splitting.scaling import HIGH, LOW, curvature, equilibrate
+from opteq_cvx.splitting.sizes import most, top
 from opteq_cvx.splitting.system import System, factorize, matmul
 
 SIGMA = 1e-6  # the weight of the proximal term on x, relative to the equilibrated problem
@@ -208,11 +209,10 @@ class DouglasRachford(Frozen, Splitting):
     def _optimality(self, x: Tensor, w: Tensor, y: Tensor, theta: Theta) -> tuple[Tensor, Tensor, Tensor]:
         p, q, k, b, *_ = theta
         kx, px, ky = matmul(x, k.mT), matmul(x, p), matmul(y, k)
-        primal = top(kx + b - w) / torch.maximum(torch.maximum(top(kx), top(w)), top(b)).clamp_min(1.0)
-        dual = top(px + q + ky) / torch.maximum(torch.maximum(top(px), top(ky)), top(q)).clamp_min(1.0)
+        primal = top(kx + b - w) / most((top(kx), top(w), top(b)))
+        dual = top(px + q + ky) / most((top(px), top(ky), top(q)))
         ends = ((x * px).sum(1), (x * q).sum(1), (y * (w - b)).sum(1))
-        size = torch.stack([e.abs() for e in ends]).amax(dim=0).clamp_min(1.0)
-        return primal, dual, (ends[0] + ends[1] + ends[2]).abs() / size
+        return primal, dual, (ends[0] + ends[1] + ends[2]).abs() / most([e.abs() for e in ends])
 
     def _unpack(self, z: Tensor, prepared: Prepared, rest: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """x, v and w = prox_{g/R}(v)."""
@@ -245,8 +245,3 @@ class DouglasRachford(Frozen, Splitting):
 
 def _scale(size: Tensor) -> Tensor:
     return torch.where(size > 0, size, torch.ones_like(size)).clamp(LOW, HIGH)
-
-
-def top(x: Tensor) -> Tensor:
-    """The maximum norm of each row, 0 for empty rows."""
-    return x.abs().amax(dim=1) if x.shape[1] else x.new_zeros(x.shape[0])

@@ -17,7 +17,7 @@ from opteq_cvx.ir.param import ParamExpr
 from opteq_cvx.maps.evaluate import Environment
 from opteq_cvx.splitting import blocks
 from opteq_cvx.splitting.contract import Certificate, Prepared, Splitting, Theta
-from opteq_cvx.splitting.douglas_rachford import EQUALITY, REBALANCE, RHO, SIGMA, top
+from opteq_cvx.splitting.douglas_rachford import EQUALITY, REBALANCE, RHO, SIGMA
 from opteq_cvx.splitting.graph_form import GraphForm
 from opteq_cvx.splitting.inclusion import ROUNDING, times
 from opteq_cvx.splitting.jacobians import diagonalize, jacobians
@@ -25,6 +25,7 @@ from opteq_cvx.splitting.linearization import AutogradLinearization, Linearizati
 from opteq_cvx.splitting.optimality import GraphLinearization, Optimality, worthwhile
 from opteq_cvx.splitting.saddle import Proximal, Saddle
 from opteq_cvx.splitting.scaling import HIGH, LOW, curvature, equilibrate
+from opteq_cvx.splitting.sizes import most, top
 from opteq_cvx.splitting.system import matmul
 
 RELAXATION = 1.6
@@ -162,10 +163,10 @@ class GraphInclusion(Frozen, Splitting):
         x, v, w = self._unpack(z, prepared, rest)
         y = prepared.tensors[1] * (v - w)
         kx, fx, ky, dq = matmul(x, k.mT), d * times(f, x), matmul(y, k), d * q
-        primal = top(kx + b - w) / torch.maximum(torch.maximum(top(kx), top(w)), top(b)).clamp_min(1.0)
-        dual = top(fx + dq + ky) / torch.maximum(torch.maximum(top(fx), top(ky)), top(dq)).clamp_min(1.0)
+        primal = top(kx + b - w) / most((top(kx), top(w), top(b)))
+        dual = top(fx + dq + ky) / most((top(fx), top(ky), top(dq)))
         ends = ((x * fx).sum(1), (x * dq).sum(1), (y * (w - b)).sum(1))
-        size = torch.stack([e.abs() for e in ends]).amax(dim=0).clamp_min(1.0)
+        size = most([e.abs() for e in ends])
         return primal, dual, (ends[0] + ends[1] + ends[2]).abs() / size, x, w, y
 
     @override

@@ -10,105 +10,29 @@ Sources: Pock & Chambolle, *Diagonal preconditioning*, ICCV 2011; Condat, JOTA 1
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from opteq_cvx.atoms import Trait, atom
+from opteq_cvx.atoms import Trait
 from opteq_cvx.errors import UnsupportedError, message
-from opteq_cvx.ir.frozen import Frozen, FrozenDict, IntArray, freeze_index, size
-from opteq_cvx.ir.layout import Layout
-from opteq_cvx.ir.program import Program, Term
+from opteq_cvx.ir.frozen import Frozen
 from opteq_cvx.maps.evaluate import Environment
 from opteq_cvx.splitting import blocks, infeasibility
-from opteq_cvx.splitting.blocks import Block, blocks_of
 from opteq_cvx.splitting.contract import Certificate, Prepared, Splitting, Theta
-from opteq_cvx.splitting.operators import Maps, Products
+from opteq_cvx.splitting.operators import Products
 from opteq_cvx.splitting.power import largest
-from opteq_cvx.splitting.quadratic import QuadraticPart
 from opteq_cvx.splitting.saddle import Proximal, Saddle
-from opteq_cvx.splitting.structure import SMOOTH, Structure
+from opteq_cvx.splitting.saddle_form import SaddleForm
+from opteq_cvx.splitting.sizes import most, top
+from opteq_cvx.splitting.structure import Structure
 
 EXTREME = 1e6  # ω never moves further than this from 1
 REBALANCE = 1.5  # ω changes when primal and dual residuals differ by more than the square of this
 MARGIN = 1.05  # above what power iteration finds of ν and s, which the Schur test bounds by 1
 FIXED = 3  # tensors of θ before the blocks: q, b, D
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SaddleForm(Frozen):
-    """A program as D, P, q, f on coordinates (`inner`) and g on the rows of Kx + b (`outer`, rows in order)."""
-
-    layout: Layout
-    smooth: QuadraticPart
-    diagonal: QuadraticPart
-    maps: Maps
-    sizes: Maps
-    inner: tuple[Block, ...]
-    outer: tuple[Block, ...]
-    order: IntArray | None
-
-    @staticmethod
-    def of(program: Program) -> "SaddleForm":
-        """Separable terms of single coordinates go to f as long as they do not overlap, all others to g."""
-        layout = Layout.of(program)
-        quadratic = tuple(t for t in program.terms if t.atom in SMOOTH)
-        linear = tuple(t for t in program.terms if t.atom == "linear")
-        plain = tuple(t for t in quadratic if QuadraticPart(layout, (t,), ()).diagonal)
-        curved = tuple(t for t in quadratic if not any(t is p for p in plain))
-        inner, rows = _separated(tuple(t for t in program.terms if t.atom not in (*SMOOTH, "linear")), layout)
-        outer, start = [], 0
-        for term in rows:
-            count = size(term.arg.shape)
-            index = np.arange(start, start + count).reshape(term.arg.shape)
-            f = atom(term.atom).from_static(term.static)
-            data = FrozenDict(term.data)
-            outer.append(Block(f, freeze_index(index), term.origin, weight=term.weight, data=data, term=term))
-            start += count
-        maps = Maps(layout, rows, curved)
-        return SaddleForm(
-            layout,
-            QuadraticPart(layout, quadratic, linear),
-            QuadraticPart(layout, plain, ()),
-            maps,
-            maps.magnitudes,
-            inner,
-            tuple(outer),
-            blocks.inverse_order(inner, layout.n),
-        )
-
-    @property
-    def n(self) -> int:
-        """The number of coordinates."""
-        return self.layout.n
-
-    @property
-    def m(self) -> int:
-        """The number of rows."""
-        return self.maps.m
-
-    @property
-    def joint(self) -> tuple[Block, ...]:
-        """g's blocks on rows 0 … m − 1, then f's on rows m + coordinate."""
-        return (*self.outer, *(replace(b, index=freeze_index(b.index + self.m)) for b in self.inner))
-
-
-def _separated(terms: tuple[Term, ...], layout: Layout) -> tuple[tuple[Block, ...], tuple[Term, ...]]:
-    """(blocks of f, terms of g)."""
-    chosen: tuple[Term, ...] = ()
-    found: tuple[Block, ...] = ()
-    rest: list[Term] = []
-    for term in terms:
-        separable = Trait.SEPARABLE in atom(term.atom).from_static(term.static).traits
-        tried = blocks_of((*chosen, term), layout) if separable else None
-        if isinstance(tried, tuple):
-            chosen, found = (*chosen, term), tried
-        else:
-            rest.append(term)
-    return found, tuple(rest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,15 +228,15 @@ class PrimalDual(Frozen, Splitting):
         """Relative primal ‖(Kx + b − w, x − u)‖, dual ‖Px + q + Kᵀy + n‖ and gap (B,), n ∈ ∂f(u), y ∈ ∂g(w)."""
         q, b = theta[0], theta[1]
         sizes = (top(at.kx), top(at.w), top(b), top(at.x))
-        primal = torch.maximum(top(at.kx + b - at.w), top(at.x - at.u)) / _most(sizes)
-        dual = top(at.px + q + at.ky + at.normal) / _most((top(at.px), top(at.ky), top(q), top(at.normal)))
+        primal = torch.maximum(top(at.kx + b - at.w), top(at.x - at.u)) / most(sizes)
+        dual = top(at.px + q + at.ky + at.normal) / most((top(at.px), top(at.ky), top(q), top(at.normal)))
         ends = (
             (at.x * at.px).sum(1),
             (at.x * q).sum(1),
             (at.y * (at.w - b)).sum(1),
             (at.normal * at.u).sum(1),
         )
-        return primal, dual, (ends[0] + ends[1] + ends[2] + ends[3]).abs() / _most([e.abs() for e in ends])
+        return primal, dual, (ends[0] + ends[1] + ends[2] + ends[3]).abs() / most([e.abs() for e in ends])
 
     @override
     def rebalance(self, z: Tensor, theta: Theta, prepared: Prepared) -> tuple[Tensor, Prepared] | None:
@@ -383,19 +307,6 @@ class PrimalDual(Frozen, Splitting):
         w = torch.cat([before.w, before.u], dim=1)
         found = infeasibility.judge(form.joint, part.data(theta), w, dx, dy, linear, tolerance)
         return found.infeasible, found.unbounded
-
-
-def top(x: Tensor) -> Tensor:
-    """The maximum norm of each row, 0 for empty rows."""
-    return x.abs().amax(dim=1) if x.shape[1] else x.new_zeros(x.shape[0])
-
-
-def _most(sizes: Sequence[Tensor]) -> Tensor:
-    """The largest of the sizes, at least 1."""
-    total = sizes[0]
-    for size_ in sizes[1:]:
-        total = torch.maximum(total, size_)
-    return total.clamp_min(1.0)
 
 
 def _leveled(r: Tensor, start: int, stop: int) -> Tensor:
