@@ -245,7 +245,7 @@ class Verdict:
 def judge(eq: Equilibrated, finite: Tensor, valid: Tensor) -> Verdict:
     """The status of every sample; `finite` and `valid` (B,) describe its data."""
     certificate = eq.prepared.certificate
-    if known_true(~eq.failed & eq.finite & finite & valid):  # the usual case
+    if known_true(eq.converged & ~eq.failed & eq.finite & finite & valid):  # the usual case
         return Verdict(torch.full_like(eq.steps, code(Status.CONVERGED)), _distance(eq))
     codes = torch.where(eq.converged, code(Status.CONVERGED), code(Status.MAX_STEPS))
     codes = torch.where(eq.finite, codes, code(Status.DIVERGED))

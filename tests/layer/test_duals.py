@@ -86,7 +86,7 @@ def test_outputs_may_mix_variables_constraints_and_dual_variables() -> None:
     layer = oc.compile(problem, inputs=[b], outputs=outputs, tolerance=1e-10)
     value = torch.tensor([[1.0, 0.5, -0.3], [0.2, 0.1, 2.0]], dtype=torch.float64)
     nu, point, rows, z, twice = layer(value)
-    assert layer.output_names == ("dual[1]", "x", "dual[0]", "dual[0].1", "2.0 * t")
+    assert layer.output_names == ("dual[1]", "x", "dual[0]", "dual[0].1", "2 * t")
     assert (nu.shape, point.shape, rows.shape, z.shape, twice.shape) == ((2,), (2, 3), (2, 4), (2, 3), (2,))
     torch.testing.assert_close(rows[:, 1:], z)
     torch.testing.assert_close(rows[:, 0], torch.ones(2, dtype=torch.float64))  # the multiplier of t is its cost
