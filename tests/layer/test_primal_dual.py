@@ -122,7 +122,7 @@ def test_the_plan_takes_products_only_where_a_factor_is_too_large() -> None:
 def test_a_splitting_that_does_not_fit_is_refused_in_the_words_of_the_program() -> None:
     x, y = cp.Variable(5, name="x"), oc.Input(5, name="y")
     problem = cp.Problem(cp.Minimize(cp.sum_squares(x - y)), [cp.cumsum(x) <= 1])
-    with pytest.raises(oc.CompileError, match=r"cumsum\(x, 0\) <= 1\.0"):
+    with pytest.raises(oc.CompileError, match=r"cumsum\(x, axis=0\) <= 1"):
         oc.compile(problem, splitting="forward-backward")
     with pytest.raises(oc.CompileError, match="one of closed-form, forward-backward"):
         checked("simplex")
