@@ -112,10 +112,14 @@ def test_an_unknown_size_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> Non
     assert "inputs, hidden" in capsys.readouterr().err
 
 
-def test_explain_prints_program_and_plan(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_explain_prints_program_and_plan(
+    columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
     assert main(["explain", UNIT, *SMALL]) == DONE
     text = capsys.readouterr().out
-    assert "arXiv 2105.13228" in text
+    assert "arXiv 2105.13228" in " ".join(text.split())  # wherever the line was folded
     assert "plan: forward–backward" in text
     assert main(["explain", UNIT, *SMALL, "--json"]) == DONE
     found = parsed(capsys)
