@@ -23,8 +23,8 @@ class Options(Frozen):
 
     tolerance: bound on the estimated relative distance to the fixed point; None: 1e-6 in float64, 1e-4 in float32.
     max_steps: iterations before a sample is given up with status MAX_STEPS.
-    iteration: how the map is driven; None chooses: plain where a contraction factor of at most 0.95 is certified for
-        every sample, safeguarded Anderson otherwise.
+    iteration: how the map is driven; None chooses: tuned momentum for proximal-gradient maps (forward–backward), plain
+        steps where a contraction factor of at most 0.95 is certified for every sample, safeguarded Anderson otherwise.
     on_failure: "best" returns a failed sample's best iterate, "nan" NaN, "raise" raises SolveError.
     gradient_tolerance: a GradientWarning is given where a gradient's estimated relative error exceeds it; None: a
         thousand times the tolerance (the estimate is meant as an order of magnitude).

@@ -111,7 +111,9 @@ def heavy_ball(
 ) -> Iterate:
     """Iterate from z0 (B, d) until every sample is done; maps that `restrict` gives are `Steps`.
 
-    With `coarse`, the same map in float32, the first steps are taken by it, as far as float32 reaches.
+    With `coarse`, the same map in float32, the first steps are taken by it, as far as float32 reaches. With `history`
+    the checks keep the distance that `stop` says, and there are no Newton steps between them; otherwise they come when
+    something is expected of them.
     """
     tuner = Tuner(stop.rate)
     if coarse is None:
@@ -181,14 +183,14 @@ def drive(
             return board.result()
         if tuner.observe(board.seen, pause):
             step = None
-        pause = tuner.pause(board.seen / board.threshold)
+        pause = stop.check_every if history else tuner.pause(board.seen / board.threshold)
         z, after = board.revive(z, after)
         keep = board.compact()
         if keep is not None:
             z, after = z[keep], after[keep]
             map_, step = _descent(restrict(board.rows)), None
             tuner.before = None
-        if map_.newton is not None and taken >= trial:
+        if map_.newton is not None and taken >= trial and not history:
             budget = tuner.left(float((board.seen / board.threshold).max()))
             moves = leap(map_, board, z, after, budget, taken, stop.max_steps)
             if moves is None:

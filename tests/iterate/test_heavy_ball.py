@@ -200,3 +200,20 @@ def test_useless_newton_steps_change_nothing(spoil: float, unit: Unit) -> None:
     assert calls
     assert found.converged.all()
     torch.testing.assert_close(found.z, relu_solution(unit), atol=1e-6, rtol=0)
+
+
+def test_a_history_has_its_checks_where_the_options_say(generator: torch.Generator) -> None:
+    unit = Unit(symmetric(D, 0.999, generator), torch.randn(B, D, dtype=torch.float64, generator=generator))
+    stop, calls, seen = Stop(tolerance=1e-9, max_steps=4000, check_every=7), list[int](), list[int]()
+    found = Inertial().run(
+        with_newton(unit, calls),
+        torch.zeros_like(unit.c),
+        stop,
+        history=True,
+        progress=lambda step, _: seen.append(step),
+    )
+    assert found.converged.all()
+    assert found.history is not None
+    assert len(found.history) == len(seen)
+    assert seen == [1 + 7 * k for k in range(len(seen))]
+    assert not calls
