@@ -169,6 +169,8 @@ def against_exact(made: Made, solution: Solution, sample: int, batched: bool) ->
     size = max(1.0, abs(best))
     value = float(problem.objective.value)
     broken = max((violation(c) for c in problem.constraints), default=0.0)
+    if not np.isfinite(value):  # rounding may leave the domain of the objective: how far is a violation like others
+        broken, value = max([broken, *(violation(c) for c in problem.objective.expr.domain)]), worth
     gap = (value - best) * (1 if isinstance(problem.objective, cp.Minimize) else -1)
     far = max((apart(got[k], points[k]) for k in points), default=0.0)
     for variable in problem.variables():
