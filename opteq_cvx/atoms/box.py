@@ -1,7 +1,10 @@
 """The box {lower ≤ x ≤ upper}."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from typing_extensions import override
@@ -11,12 +14,13 @@ from opteq_cvx.atoms.contract import Atom, Data, Recognized, Spelling, Trait
 from opteq_cvx.atoms.primitives import clip, indicator
 from opteq_cvx.ir import act
 from opteq_cvx.ir.frozen import FrozenDict
-from opteq_cvx.ir.param import neg
+from opteq_cvx.ir.param import const, neg
 from opteq_cvx.ir.pattern import Arg, Op, Par, match
 from opteq_cvx.ir.tree import Node
 
 _BOX = Op("box", (Arg(), Par("lower"), Par("upper")))
 _LOW = ((5,), {"bounds": [-1.5, -0.5]})
+_R: Mapping[str, Any] = {"r": ((), {})}
 _HIGH = ((5,), {"bounds": [0.5, 1.5]})
 
 
@@ -47,6 +51,7 @@ class Box(Atom):
         ),
         Spelling(text="x >= 1", constraint=True, data={"lower": "1.0", "upper": "np.inf"}),
         Spelling(text="x <= u", constraint=True, parameters={"u": _HIGH}, data={"lower": "-np.inf", "upper": "u"}),
+        Spelling(text="max(x) <= r", constraint=True, parameters=_R, data={"lower": "-np.inf", "upper": "r"}),
         Spelling(text="abs(x) <= 1", constraint=True, data={"lower": "-1.0", "upper": "1.0"}),
         Spelling(
             text="norm_inf(x) <= r",
@@ -65,10 +70,13 @@ class Box(Atom):
                 return None
             x, bounds = hit.bound["x"].affine, {k: hit.bound[k].param for k in ("lower", "upper")}
             return Recognized(x, data=FrozenDict(bounds))
-        found = level_set(node, Op("abs"), Op("norm_inf"))
+        found = level_set(node, Op("abs"), Op("norm_inf"), Op("max"))
         if found is None:
             return None
         upper = act.spread(found[2], found[0].shape)
+        if node.args[0].op == "max":
+            free = act.spread(const(-np.inf), upper.shape)
+            return Recognized(found[0], data=FrozenDict(lower=free, upper=upper))
         return Recognized(found[0], data=FrozenDict(lower=neg(upper), upper=upper))
 
     @override

@@ -6,13 +6,15 @@ Source: Combettes, Pesquet, arXiv 0912.3522, table 10.1; Parikh, Boyd, *Proximal
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from opteq_cvx.atoms.contract import Atom, Data
+from opteq_cvx.atoms.multiplier import Multiplier
 from opteq_cvx.atoms.primitives import clip
-from opteq_cvx.atoms.roots import newton
 
 
 def normal_prox(
@@ -120,43 +122,73 @@ def tight_frame_prox(
     return v + adjoint((atom.prox(y, nu * step, data) - y) / nu)
 
 
-def epigraph_prox(atom: Atom, v: Tensor, s: Tensor, data: Data) -> tuple[Tensor, Tensor]:
-    """The projection of (v, s) on {(x, r) : f(x) ≤ r}: x = prox_{μf}(v), r = s + μ, and (v, s) itself where f(v) ≤ s
-    (v projected on f's domain, where it lies outside).
+@dataclass(frozen=True, slots=True)
+class Summed(Atom):
+    """F(x) = Σ w f(x) along `axes` of the argument, of f itself where f reduces them; data `weight` (1 if absent), f's.
 
-    μ > 0 is the root of f(prox_{μf}(v)) = s + μ, found by Newton's method in a bracket. First and second derivatives
-    are exact: two chord steps from the root carry them.
-
-    Args:
-        atom: f, a function (not a set) that is finite at its proxes.
-        v: the point (*batch, *event).
-        s: the height, in the shape of f's value.
-        data: f's data.
+    An atom without a name or spellings: a piece of the calculus, made from a registered one.
     """
 
-    def level(mu: Tensor, v: Tensor, data: Data) -> Tensor:
-        return atom.value(atom.prox(v, mu, data), data)
+    f: Atom
+    axes: tuple[int, ...] = ()
 
-    fixed = {k: t.detach() for k, t in data.items()}
-    point, height = v.detach(), s.detach()
-    one = torch.ones_like(height)
-    nearest = atom.prox(v, 0.0 * one, data)  # v, or its projection on f's domain
-    outside = ~(atom.value(nearest.detach(), fixed) <= height)
+    @override
+    def value(self, x: Tensor, data: Data) -> Tensor:
+        each = self.f.value(x, data)
+        each = each * data[WEIGHT] if WEIGHT in data else each
+        return each.sum(self.axes, keepdim=True) if self.axes else each
 
-    def rising(mu: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.enable_grad():
-            at = mu.detach().requires_grad_()
-            f = level(at, point, fixed)
-            (slope,) = torch.autograd.grad(f.sum(), at)  # each μ moves its own value only
-        slope = torch.where(slope.isnan() & ~f.isnan(), 0.0, slope)  # where x underflows f no longer moves
-        return mu + height - f.detach(), 1.0 - slope
+    @override
+    def prox(self, v: Tensor, step: Tensor, data: Data) -> Tensor:
+        return self.f.prox(v, step * data[WEIGHT] if WEIGHT in data else step, data)
 
-    high = torch.maximum(one, level(one, point, fixed) - height)
-    root = newton(rising, torch.zeros_like(high), torch.where(outside, high, 1.0))
-    root = torch.where(outside, root, 1.0)
-    rate = rising(root)[1].detach()
-    mu = root.detach()
-    for _ in range(2):
-        mu = torch.where(outside, mu - (mu + s - level(mu, v, data)) / rate, 1.0)
-    x = torch.where(outside, atom.prox(v, mu, data), nearest)
-    return x, torch.where(outside, s + mu, s)
+
+WEIGHT = "weight"
+"""The name of `Summed`'s own datum."""
+
+
+def level_prox(atom: Atom, v: Tensor, c: Tensor, data: Data) -> Tensor:
+    """The projection of v on {x : F(x) ≤ c}: x = prox_{μF}(v) with F(x) = c, and v itself where F(v) < c (v projected
+    on F's domain, where it lies outside).
+
+    On the boundary the derivative is that of the outer formula. Where no x has F(x) ≤ c, x is close to a minimizer.
+
+    Args:
+        atom: F, a function (not a set) that is finite at its proxes.
+        v: the point (*batch, *event).
+        c: the level, broadcasting like F's value.
+        data: F's data.
+    """
+    outside, nearest, mu = _multiplier(atom, v, c, data, 0.0)
+    return torch.where(outside, atom.prox(v, mu, data), nearest)
+
+
+def epigraph_prox(atom: Atom, v: Tensor, s: Tensor, data: Data) -> tuple[Tensor, Tensor]:
+    """The projection of (v, s) on {(x, r) : F(x) ≤ r}: x = prox_{μF}(v), r = s + μ, and (v, s) itself where F(v) < s
+    (v projected on F's domain, where it lies outside).
+
+    μ > 0 is the root of F(prox_{μF}(v)) = s + μ. Derivatives are those of that equation, of any order.
+
+    Args:
+        atom: F, a function (not a set) that is finite at its proxes.
+        v: the point (*batch, *event).
+        s: the height, in the shape of F's value.
+        data: F's data.
+    """
+    outside, nearest, mu = _multiplier(atom, v, s, data, 1.0)
+    return torch.where(outside, atom.prox(v, mu, data), nearest), torch.where(outside, s + mu, s)
+
+
+def level_multiplier(atom: Atom, v: Tensor, c: Tensor, data: Data) -> Tensor:
+    """μ ≥ 0 of `level_prox`: 0 where v lies inside."""
+    outside, _, mu = _multiplier(atom, v, c, data, 0.0)
+    return torch.where(outside, mu, 0.0)
+
+
+def _multiplier(atom: Atom, v: Tensor, c: Tensor, data: Data, rise: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Where F exceeds c, the nearest point of F's domain, and the multiplier (1 where F is below c)."""
+    nearest = atom.prox(v, torch.zeros_like(c), data)
+    below = atom.value(nearest.detach(), {k: t.detach() for k, t in data.items()})
+    outside = ~(below < c.detach())
+    mu = Multiplier(atom, tuple(data), rise)(v, c.expand(below.shape), *data.values())
+    return outside, nearest, torch.where(outside, mu, 1.0)

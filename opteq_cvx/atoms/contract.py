@@ -144,6 +144,10 @@ class Atom(ABC):
         """For sets: the distance to the set or a bound of it, reduced axes kept; None for functions."""
         return None
 
+    def multiplier(self, x: Tensor, y: Tensor, data: Data) -> Tensor | None:
+        """For sets {F(x) ≤ c}: λ ≥ 0 with y ∈ λ ∂F(x), reduced axes kept; None where y's norm tells it, or nothing."""
+        return None
+
     def empty(self, data: Data) -> Tensor | None:
         """For sets that depend on data: True where they are empty (one entry suffices)."""
         return None

@@ -172,12 +172,12 @@ def newton(
         to = torch.where(bisect, low + 0.5 * (high - low), to)
         last = (to - x).abs()
         x = to
-        if _may_stop(x, last > rounding * (x.abs() + scale)):
+        if may_stop(x, last > rounding * (x.abs() + scale)):
             break
     return x
 
 
-def _may_stop(x: Tensor, moves: Tensor) -> bool:
+def may_stop(x: Tensor, moves: Tensor) -> bool:
     """Whether no entry moves; asked on the CPU only, where the answer is at hand."""
     if x.device.type == "meta":
         return True

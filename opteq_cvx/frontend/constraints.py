@@ -17,6 +17,7 @@ from opteq_cvx.frontend.names import kind
 from opteq_cvx.frontend.power_cones import power_tree
 from opteq_cvx.frontend.recognized import set_term
 from opteq_cvx.frontend.scope import Scope, text
+from opteq_cvx.frontend.sublevel import sublevel_term
 from opteq_cvx.frontend.terms import set_terms
 from opteq_cvx.frontend.tree import affine_node, as_affine, negative, param_node, total, tree
 from opteq_cvx.frontend.variables import box_term
@@ -111,7 +112,7 @@ def at_most_zero(node: Node, shape: Shape, scope: Scope, origin: Origin) -> Foun
     bound = aff.negative(aff.add(*plain)) if plain else aff.of_param(act.zeros(node.shape))
     f, bound, factor = _unscaled(f, bound)
     rhs = affine_node(bound, origin.text) if bound.parts else param_node(bound.offset, origin.text)
-    found = set_term(Node("leq", (f, rhs), node.shape, origin.text), origin)
+    found = set_term(Node("leq", (f, rhs), node.shape, origin.text), origin) or sublevel_term(f, bound, origin)
     if found is not None:
         dual = duals.level(f, found, shape, factor)
         return (found,), () if dual is None else (dual,), None

@@ -14,7 +14,7 @@ from opteq_cvx.ir.param import Apply, Const, ParamExpr, const, multiply
 from opteq_cvx.ir.program import Dual, Term
 from opteq_cvx.ir.tree import Node
 
-NORMS = {"abs": "l1", "norm_inf": "l1", "norm2": "l2", "sum": "linf"}
+NORMS = {"abs": "l1", "max": "l1", "norm_inf": "l1", "norm2": "l2", "sum": "linf"}
 """The dual norm, by the function of a level set; a sum is one of absolute values, or of squares."""
 
 
@@ -30,6 +30,8 @@ def level(f: Node, term: Term, shape: Shape, factor: float) -> Dual | None:
     if term.atom == "soc":
         heads = np.arange(size(term.arg.shape)).reshape(term.arg.shape)[..., 0]
         return Dual(_scaled(compose(_reshaped(heads.shape, shape), gather(heads, term.arg.shape)), -factor))
+    if term.atom == "level_set":  # the term's own multiplier is that of its function
+        return Dual(_scaled(_reshaped(term.data["level"].shape, shape), factor))
     norm = NORMS.get(f.op)
     if norm is None:
         return None

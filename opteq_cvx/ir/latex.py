@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from opteq_cvx.ir.frozen import IntArray, Shape
+from opteq_cvx.ir.frozen import FrozenDict, IntArray, Shape
 from opteq_cvx.ir.linmap import (
     Adjoint,
     Broadcast,
@@ -75,6 +75,11 @@ def affine(x: Affine) -> str:
 
 def term(t: Term) -> str:
     """One term of the objective, a set as its indicator."""
+    if t.atom == "level_set":
+        rest = {key: value for key, value in t.data.items() if key not in ("level", "weight")}
+        static = FrozenDict(dict(t.static["options"]))
+        inner = Term(t.static["f"], t.arg, t.origin, t.data.get("weight"), static, FrozenDict(rest))
+        return rf"\iota\{{{term(inner)} \le {_param(t.data['level'])[0]}\}}"
     data = {key: _param(value) for key, value in t.data.items()}
     body = FUNCTIONS.get(t.atom, _plain(t.atom))(_affine(t.arg), data)
     if t.weight is None:

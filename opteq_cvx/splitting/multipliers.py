@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from opteq_cvx.atoms import atom
 from opteq_cvx.ir.frozen import Frozen, IntArray
 from opteq_cvx.ir.layout import Layout, as_selection
 from opteq_cvx.ir.param import ParamExpr
@@ -26,6 +27,7 @@ from opteq_cvx.passes.find_chains import Paths, paths
 from opteq_cvx.passes.intervals import interval_bounds
 from opteq_cvx.passes.merge_simplex import RELATION
 from opteq_cvx.passes.rows import Sums, sums
+from opteq_cvx.splitting.objective import term_data
 
 Rows = Mapping[int, tuple[Tensor, Tensor]]
 """By id of a term of the planned program: its point and multiplier, both (B, *argument)."""
@@ -98,7 +100,7 @@ class Multipliers(Frozen):
         back = self._given_back(rows, env) if self.made else {}
         out: list[tuple[Tensor, ...]] = []
         for constraint in self.program.constraints:
-            y = self._of(constraint, rows, back)
+            y = self._of(constraint, rows, back, env)
             if y is None:
                 out.append((torch.zeros(1, *constraint.shape, dtype=env.dtype, device=env.device),))
             else:
@@ -110,16 +112,21 @@ class Multipliers(Frozen):
         record = self.program.constraints[constraint]
         if record.joined is None:
             return self(rows, env)[constraint][0]
-        y = self._of(record, rows, {})
+        y = self._of(record, rows, {}, env)
         assert y is not None, "cones of several scalars are never merged"
         return dual_value(record.joined, y, env)
 
-    def _of(self, constraint: Constraint, rows: Rows, back: Mapping[int, Tensor]) -> Tensor | None:
-        """The multiplier of a constraint's first term."""
+    def _of(self, constraint: Constraint, rows: Rows, back: Mapping[int, Tensor], env: Environment) -> Tensor | None:
+        """The multiplier of a constraint's first term, of a level set that of its function."""
         if not constraint.terms:
             return None
         first = constraint.terms[0]
-        return back[first] if first in back else rows[id(self.program.terms[first])][1]
+        if first in back:
+            return back[first]
+        term = self.program.terms[first]
+        w, y = rows[id(term)]
+        found = atom(term.atom).from_static(term.static).multiplier(w, y, term_data(term, env))
+        return y if found is None else found
 
     def _given_back(self, rows: Rows, env: Environment) -> dict[int, Tensor]:
         """The multiplier of each replaced set, by its place among the terms that were read."""

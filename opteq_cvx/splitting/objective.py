@@ -31,7 +31,7 @@ def violation(program: Program, variables: Mapping[str, Tensor], env: Environmen
     for term in program.terms:
         f = atom(term.atom).from_static(term.static)
         if Trait.SET in f.traits:
-            found = f.violation(affine(term.arg, variables, env), _data(term, env))
+            found = f.violation(affine(term.arg, variables, env), term_data(term, env))
             if found is not None and found[0].numel():
                 worst = torch.maximum(worst, found.reshape(found.shape[0], size(found.shape[1:])).amax(dim=1))
     return worst
@@ -45,7 +45,7 @@ def term_value(term: Term, variables: Mapping[str, Tensor], env: Environment) ->
     if curved is not None:
         value, data = curved, {}
     else:
-        data = _data(term, env)
+        data = term_data(term, env)
         value = f.value(x, data)
     if Trait.SET not in f.traits and curved is None:
         value = f.value(_inside(f, x, value, data), data)
@@ -71,7 +71,8 @@ def _inside(f: Atom, x: Tensor, value: Tensor, data: Mapping[str, Tensor]) -> Te
     return torch.where(torch.isfinite(value) | ~near, x, x + (onto - x.detach()))
 
 
-def _data(term: Term, env: Environment) -> dict[str, Tensor]:
+def term_data(term: Term, env: Environment) -> dict[str, Tensor]:
+    """The data of a term's atom, aligned with its argument (1|B, *event)."""
     ndim = len(term.arg.shape) + 1
     out = {}
     for key, expr in term.data.items():

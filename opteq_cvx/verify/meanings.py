@@ -121,6 +121,7 @@ NONNEGATIVE: Mapping[str, tuple[str, ...]] = {
     "fused_lasso": ("w", "m"),
     "sorted_l1": ("w",),
     "hinges": ("w",),
+    "level_set": ("weight", "M", "w"),
 }
 """Data that CVXPY must know to be nonnegative, by the first letters of their names."""
 
@@ -201,6 +202,25 @@ def _box_plane(x: Argument, data: Data, static: Static) -> Meaning:
     return sides
 
 
+def _values(x: Argument, static: Static, data: Data) -> Argument:
+    """The values of the function that a level set bounds, in the argument's shape with length 1 where it reduces."""
+    name, options = static["f"], {**_defaults(atom(static["f"])), **dict(static["options"])}
+    found = meaning(name, x, options, {k: d for k, d in data.items() if k not in ("level", "weight")})
+    assert not isinstance(found, list), "sets have no level sets"
+    shapes = [x.reduced(options["axes"])] if "axes" in options else [x.reduced(a) for a in ((), (-1,), (-2, -1))]
+    return Argument(found, next(shape for shape in shapes if size(shape) == found.size))
+
+
+def _level_set(x: Argument, data: Data, static: Static) -> Meaning:
+    values = _values(x, static, data)
+    if "weight" in data:
+        values = Argument(FUNCTIONS.multiply(vec(broadcast(data["weight"], values.shape)), values.flat), values.shape)
+    levels = vec(broadcast(data["level"], x.reduced(static["axes"])))
+    if not static["axes"]:
+        return [values.flat <= levels]
+    return [FUNCTIONS.sum(values.flat[g]) <= levels[i] for i, g in enumerate(values.groups(static["axes"]))]
+
+
 def _each(function: Callable[[cp.Expression], cp.Expression], x: Argument) -> Meaning:
     """A function of each matrix."""
     return stack([function(m) for m in _matrices(x)])
@@ -245,6 +265,7 @@ WHOLE: Mapping[str, Callable[[Argument, Data, Static], Meaning]] = {
         ActivationAtom(reshape(x.flat, x.shape), "softmax", *_with_square(static))
     ),
     "box_plane": _box_plane,
+    "level_set": _level_set,
     "huber": lambda x, data, static: _huber(x, data),
     "symmetric": lambda x, data, static: [m == m.T for m in _matrices(x)],
     "psd": lambda x, data, static: [m >> 0 for m in _symmetric_parts(x)],

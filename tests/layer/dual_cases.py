@@ -24,6 +24,7 @@ RNG = np.random.default_rng(7)
 HALF = RNG.normal(size=(N, N))
 CURVED = HALF @ HALF.T + np.eye(N)
 ROWS = RNG.normal(size=(3, N))
+WEIGHTS = np.linspace(0.5, 2.0, N)
 SYMMETRIC = HALF + HALF.T
 VALUES = tuple(RNG.normal(size=N) for _ in range(3))
 
@@ -94,6 +95,11 @@ def mixed(b: cp.Parameter) -> cp.Problem:
     return cp.Problem(cp.Minimize(t + 0.5 * t**2), soft)
 
 
+def nuclear(b: cp.Parameter) -> cp.Problem:
+    x = cp.Variable((N, N))
+    return cp.Problem(cp.Minimize(cp.sum_squares(x - SYMMETRIC) + b @ x @ np.ones(N)), [cp.normNuc(x) <= 1])
+
+
 CASES = (
     case("bounds", "closed form", lambda x, b: (near(x, b), [x >= -0.2, x <= 0.3])),
     case("crossing_bounds", "closed form", lambda x, b: (near(x, b), [x >= -0.2, x[:2] >= 0.1, x[1:] <= 0.3])),
@@ -121,6 +127,12 @@ CASES = (
     case("equalities", "Douglas–Rachford", lambda x, b: (curved(x, b), [ROWS[:2] @ x == 1])),
     case("linear", "Douglas–Rachford", lambda x, b: (cp.sum(x) + curved(x, b), [ROWS @ x >= 1, x >= b - 1])),
     case("epigraph", "Douglas–Rachford", lambda x, b: (curved(x, b), [cp.sum(cp.exp(x)) <= 3, cp.sum(x) == -1.5])),
+    case("logistic", "closed form", lambda x, b: (near(x, b), [cp.sum(cp.logistic(x)) <= 1])),
+    case("weighted", "forward–backward", lambda x, b: (curved(x, b), [3 * (WEIGHTS @ cp.exp(x)) <= 2 + b[0] ** 2])),
+    case("each", "closed form", lambda x, b: (near(x, b), [2 * cp.logistic(x) <= 0.7])),
+    case("largest", "closed form", lambda x, b: (near(x, b), [cp.max(x) <= 0.1])),
+    case("slopes", "Douglas–Rachford", lambda x, b: (curved(x, b), [cp.log_sum_exp(ROWS @ x) <= 1])),
+    DualCase("nuclear", "closed form", (N,), nuclear, VALUES),
     DualCase("maximized", "closed form", (N,), maximized, VALUES),
     DualCase("semidefinite", "Douglas–Rachford", (N,), semidefinite, VALUES),
     DualCase("asymmetric", "Douglas–Rachford", (N,), asymmetric, VALUES),
