@@ -117,3 +117,28 @@ def test_products_keep_their_order_and_parentheses() -> None:
     problem = cp.Problem(cp.Minimize(0.5 * cp.sum_squares((A + B) @ x - 2 * y)), [x <= np.ones(3)])
     text = latex.program(oc.explain(problem).program)
     assert r"\tfrac12\,\lVert (A + B)\,x - 2\,y \rVert^2" in text
+
+
+SHOWN = {
+    "sum(norm2(X, axis=1))": r"\lVert X \rVert_{2,1}",
+    "norm2(x)": r"\lVert x \rVert_2",
+    "-sum(entr(x))": r"\langle x, \ln(x) \rangle",
+    "sum_squares(sum(X, axis=1) - x)": r"\lVert X\,\mathbf 1 - x \rVert^2",
+    "sum_squares(sum(X, axis=0) - x)": r"\lVert \mathbf 1^\top X - x \rVert^2",
+    "sum_squares(diag(X))": r"\lVert \operatorname{diag}(X) \rVert^2",
+}
+
+
+@pytest.mark.parametrize(("text", "formula"), SHOWN.items(), ids=SHOWN.keys())
+def test_functions_are_written_as_the_field_does(text: str, formula: str) -> None:
+    names = {k: getattr(cp, k) for k in dir(cp)} | {"x": cp.Variable(3, name="x"), "X": cp.Variable((3, 3), name="X")}
+    shown = latex.program(oc.explain(cp.Problem(cp.Minimize(eval(text, names)))).program)
+    well_formed(shown)
+    assert formula in shown
+
+
+def test_a_box_cut_by_a_plane_is_one_set() -> None:
+    x = cp.Variable(3, name="x")
+    cost = cp.sum_squares(x - oc.Input(3, name="y"))
+    shown = oc.explain(cp.Problem(cp.Minimize(cost), [x >= 0, x <= 1, cp.sum(x) <= 2])).plan.latex
+    assert r"\iota\{0 \le x \le 1,\ \mathbf 1^\top x \le 2\}" in shown

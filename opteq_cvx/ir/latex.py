@@ -1,11 +1,12 @@
 """Programs as LaTeX, for notebooks: the printer's sibling. Names of the user are escaped."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from opteq_cvx.ir.frozen import FrozenDict, IntArray, Shape
+from opteq_cvx.ir.latex_functions import Text, bound, function
 from opteq_cvx.ir.linmap import (
     Adjoint,
     Broadcast,
@@ -28,9 +29,6 @@ from opteq_cvx.ir.linmap import (
 from opteq_cvx.ir.param import Apply, Const, Leaf, ParamExpr, is_zero
 from opteq_cvx.ir.printer import slices
 from opteq_cvx.ir.program import Affine, Program, Term
-
-Text = tuple[str, int]
-"""A formula and how tightly it binds: 0 sums, 1 products and signs, 2 whatever needs no parentheses."""
 
 DOT: Text = (r"\cdot", 2)
 ONE: Text = ("1", 2)
@@ -81,7 +79,7 @@ def term(t: Term) -> str:
         inner = Term(t.static["f"], t.arg, t.origin, t.data.get("weight"), static, FrozenDict(rest))
         return rf"\iota\{{{term(inner)} \le {_param(t.data['level'])[0]}\}}"
     data = {key: _param(value) for key, value in t.data.items()}
-    body = FUNCTIONS.get(t.atom, _plain(t.atom))(_affine(t.arg), data)
+    body = function(t.atom, t.static, len(t.arg.shape))(_affine(t.arg), data)
     if t.weight is None:
         return body
     factor = _param(t.weight)
@@ -89,7 +87,7 @@ def term(t: Term) -> str:
         return body
     if not _uniform(t.weight):
         return rf"\langle {factor[0]}, {body} \rangle"
-    return rf"{_bound(factor, 1)}\,{body}"
+    return rf"{bound(factor, 1)}\,{body}"
 
 
 def total(terms: tuple[Term, ...]) -> str:
@@ -112,7 +110,7 @@ def program(p: Program) -> str:
 
 def lines(formulas: Sequence[str]) -> str:
     """Several formulas below each other."""
-    return r"\begin{gathered} " + r" \\ ".join(formulas) + r" \end{gathered}"
+    return r"\begin{array}{l} " + r" \\ ".join(formulas) + r" \end{array}"
 
 
 def _uniform(expr: ParamExpr) -> bool:
@@ -123,73 +121,6 @@ def _uniform(expr: ParamExpr) -> bool:
         return True
     spread = isinstance(expr, Apply) and expr.op in ("broadcast_to", "reshape", "neg", "multiply")
     return spread and isinstance(expr, Apply) and all(_uniform(a) for a in expr.args)
-
-
-# --- atoms ---------------------------------------------------------------------------------------------
-
-Function = Callable[[Text, dict[str, Text]], str]
-
-
-def _plain(words: str) -> Function:
-    if words.startswith("activation_"):
-        inside = words.removeprefix("activation_").replace("_", r"\_")
-        return lambda x, data: rf"f_{{\mathrm{{{inside}}}}}({x[0]})"
-    shown = words.replace("_", r"\_")
-    return lambda x, data: rf"\operatorname{{{shown}}}({x[0]})"
-
-
-def _around(pattern: str, level: int = 0) -> Function:
-    """`·` stands for the argument, in parentheses where it binds less tightly than `level`."""
-    return lambda x, data: pattern.replace("·", _bound(x, level))
-
-
-def _box(x: Text, data: dict[str, Text]) -> str:
-    low, high = (data.get(key, (r"\infty", 2))[0] for key in ("lower", "upper"))
-    left = "" if low.endswith(r"\infty") else rf"{low} \le "
-    right = "" if high.endswith(r"\infty") else rf" \le {high}"
-    if left and not right:
-        return rf"\iota\{{{x[0]} \ge {low}\}}"
-    return rf"\iota\{{{left}{x[0]}{right}\}}"
-
-
-def _ball(norm: str) -> Function:
-    return lambda x, data: rf"\iota\{{\lVert {x[0]} \rVert_{norm} \le {data['radius'][0]}\}}"
-
-
-def _quad_form(x: Text, data: dict[str, Text]) -> str:
-    middle = data["P"][0] if data["P"][1] == 2 else rf"\bigl({data['P'][0]}\bigr)"
-    bare = "u" if x[0].startswith(r"\operatorname{place}") else _bound(x, 2)
-    return rf"{bare}^\top {middle}\, {bare}"
-
-
-FUNCTIONS: dict[str, Function] = {
-    "abs": _around(r"\lVert · \rVert_1"),
-    "box": _box,
-    "exp": _around(r"\mathbf 1^\top e^{·}"),
-    "l1_ball": _ball("1"),
-    "l2_ball": _ball("2"),
-    "linear": _around("·"),
-    "log_sum_exp": _around(r"\ln \mathbf 1^\top e^{·}"),
-    "logistic": _around(r"\mathbf 1^\top \ln(1 + e^{·})"),
-    "max": _around(r"\max(·)"),
-    "monotone": _around(r"\iota_{\nearrow}(·)"),
-    "neg_entr": _around(r"\mathbf 1^\top (·)\ln(·)"),
-    "neg_log": _around(r"-\mathbf 1^\top \ln(·)"),
-    "neg_log_det": _around(r"-\ln\det(·)"),
-    "nonneg": _around(r"\iota\{· \ge 0\}"),
-    "nonpos": _around(r"\iota\{· \le 0\}"),
-    "norm2": _around(r"\lVert · \rVert_2"),
-    "norm_inf": _around(r"\lVert · \rVert_\infty"),
-    "norm_nuc": _around(r"\lVert · \rVert_*"),
-    "pos": _around(r"\mathbf 1^\top \max(·, 0)"),
-    "psd": _around(r"\iota\{· \succeq 0\}"),
-    "quad_form": _quad_form,
-    "simplex": _around(r"\iota_\Delta(·)"),
-    "square": _around(r"\lVert · \rVert^2"),
-    "symmetric": _around(r"\iota\{· = (·)^\top\}"),
-    "zero": _around(r"\iota\{· = 0\}"),
-}
-"""Formulas of the usual atoms; another one is written as its name."""
 
 
 # --- parameter expressions and maps --------------------------------------------------------------------
@@ -223,17 +154,17 @@ def _param(expr: ParamExpr) -> Text:
         case "divide":
             return rf"\frac{{{args[0][0]}}}{{{args[1][0]}}}", 2
         case "reshape" if len(expr.args[0].shape) == 1 and len(expr.shape) == 2 and expr.shape[0] == 1:
-            return rf"{_bound(args[0], 2)}^\top", 2
+            return rf"{bound(args[0], 2)}^\top", 2
         case "broadcast_to" | "reshape":
             return args[0]
         case "transpose" if len(expr.shape) == 2:
-            return rf"{_bound(args[0], 2)}^\top", 2
+            return rf"{bound(args[0], 2)}^\top", 2
         case "gather":
             return _picked(args[0], expr.attrs["index"], expr.args[0].shape), 2
         case "map" | "map_apply":
             return _map(expr.attrs["map"], args[0])
         case "map_adjoint":
-            return rf"\bigl({_map(expr.attrs['map'], DOT)[0]}\bigr)^* {_bound(args[0], 2)}", 1
+            return rf"\bigl({_map(expr.attrs['map'], DOT)[0]}\bigr)^* {bound(args[0], 2)}", 1
         case "map_matrix":
             return rf"\bigl[{_map(expr.attrs['map'], DOT)[0]}\bigr]", 2
     words = expr.op.replace("_", r"\_")
@@ -272,14 +203,13 @@ def _map(m: LinearMap, x: Text) -> Text:
         case Gather(index=index, shape_in=shape):
             return _picked(x, index, shape), 2
         case Permute():
-            return rf"{_bound(x, 2)}^\top", 2
+            return rf"{bound(x, 2)}^\top", 2
         case Sum(axes=axes, shape_in=shape):
-            whole = len(axes) == len(shape)
-            return (rf"\mathbf 1^\top {_bound(x, 1)}", 1) if whole else (rf"\operatorname{{sum}}({x[0]})", 2)
+            return _summed(x, axes, shape)
         case Broadcast():
             return x
         case Sparse():
-            return rf"S\,{_bound(x, 1)}", 1
+            return rf"S\,{bound(x, 1)}", 1
         case Compose(maps=maps):
             left = list(maps)
             while left:
@@ -293,12 +223,12 @@ def _map(m: LinearMap, x: Text) -> Text:
         case SumMap(maps=maps):
             return _added([_map(part, x) for part in maps])
         case Adjoint(of=of):
-            return rf"\bigl({_map(of, DOT)[0]}\bigr)^* {_bound(x, 2)}", 1
+            return rf"\bigl({_map(of, DOT)[0]}\bigr)^* {bound(x, 2)}", 1
         case Conv2d(kernel=kernel):
-            return rf"{_bound(_param(kernel), 2)} \ast {_bound(x, 2)}", 1
+            return rf"{bound(_param(kernel), 2)} \ast {bound(x, 2)}", 1
         case Kron(a=a, side=side):
             pair = (_param(a), x) if side == "left" else (x, _param(a))
-            return rf"{_bound(pair[0], 1)} \otimes {_bound(pair[1], 2)}", 1
+            return rf"{bound(pair[0], 1)} \otimes {bound(pair[1], 2)}", 1
 
 
 # --- composition of texts ------------------------------------------------------------------------------
@@ -308,8 +238,17 @@ def _picked(x: Text, index: IntArray, source: Shape) -> str:
     """Entries of x: as slices where they are, otherwise their number."""
     if index.size and (index < 0).any():
         return rf"\operatorname{{place}}({x[0]})"
+    if len(source) == 2 and np.array_equal(index, np.arange(min(source)) * (source[1] + 1)):
+        return rf"\operatorname{{diag}}({x[0]})"
     ranges = slices(index, source) if index.size else None
-    return rf"{_bound(x, 2)}_{{[{','.join(ranges) if ranges is not None else index.size}]}}"
+    return rf"{bound(x, 2)}_{{[{','.join(ranges) if ranges is not None else index.size}]}}"
+
+
+def _summed(x: Text, axes: Sequence[int], shape: Shape) -> Text:
+    """Of all entries, of the rows or columns of a matrix, or along other axes."""
+    if len(axes) == len(shape) or (len(shape) == 2 and tuple(axes) == (0,)):
+        return rf"\mathbf 1^\top {bound(x, 1)}", 1
+    return (rf"{bound(x, 2)}\,\mathbf 1", 1) if len(shape) == 2 else (rf"\operatorname{{sum}}({x[0]})", 2)
 
 
 def _product_of_all(outer: LinearMap, part: LinearMap) -> bool:
@@ -326,7 +265,7 @@ def _inner(part: LinearMap, x: Text) -> Text:
     sign, bare = ("-", _negative(d)) if minus else ("", d)
     if len(part.shape_in) > 1:
         return rf"{sign}\langle {bare[0]}, {x[0]} \rangle", 1
-    return rf"{sign}{_bound(bare, 2)}^\top {_bound(x, 2)}", 1
+    return rf"{sign}{bound(bare, 2)}^\top {bound(x, 2)}", 1
 
 
 def _added(pieces: list[Text]) -> Text:
@@ -339,7 +278,7 @@ def _added(pieces: list[Text]) -> Text:
 def _negative(x: Text) -> Text:
     if x[0].startswith("-") and x[1] == 1:
         return _opened(x[0][1:])
-    return f"-{_bound(x, 1)}", 1
+    return f"-{bound(x, 1)}", 1
 
 
 def _opened(words: str) -> Text:
@@ -357,8 +296,4 @@ def _times(a: Text, sign: str, b: Text) -> Text:
             return other
         if one[0] == "-1":
             return _negative(other)
-    return f"{_bound(a, 1)}{sign}{_bound(b, 2 if b[0].startswith('-') else 1)}", 1
-
-
-def _bound(piece: Text, level: int) -> str:
-    return piece[0] if piece[1] >= level else f"({piece[0]})"
+    return f"{bound(a, 1)}{sign}{bound(b, 2 if b[0].startswith('-') else 1)}", 1
