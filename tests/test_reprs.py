@@ -73,6 +73,7 @@ def test_every_problem_has_its_map_in_latex(path: Path) -> None:
     found = oc.explain(*read_problem(path).declare())
     for formula in (found.plan.latex, latex.program(found.program)):
         well_formed(formula)
+    assert latex.program(found.program) in found.program._repr_latex_()
     shown = Balanced(found._repr_html_())
     assert found.plan.latex in shown.text  # what the browser hands to the typesetter is the formula itself
     assert {"table", "details"} <= shown.tags

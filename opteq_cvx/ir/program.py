@@ -145,6 +145,12 @@ class Program(Frozen):
     dual_outputs: tuple[DualOutput, ...] = ()
     ties: tuple[Tie, ...] = ()
 
+    def _repr_latex_(self) -> str:
+        """What a notebook shows."""
+        from opteq_cvx.ir import latex  # the writer reads this module
+
+        return f"$$\\displaystyle {latex.program(self)}$$"
+
     @property
     def returned(self) -> tuple[str, ...]:
         """The names of the returned values, in order."""

@@ -15,13 +15,17 @@ if TYPE_CHECKING:
     from opteq_cvx.verify.report import GradientRow, Report
 
 FLOOR = 1e-17
-"""Exact agreement is drawn here: a logarithmic axis has no place for zero."""
+"""Where exact agreement is drawn if nothing else is: a logarithmic axis has no place for zero."""
+BELOW = 10.0
+"""Exact agreement stands this factor below the smallest other error, so that it does not stretch the axis."""
 
 
 def verified_errors(
     errors: Mapping[str, npt.ArrayLike], *, tolerance: float | None = None, axes: "Axes | None" = None
 ) -> "Axes":
     """Relative errors per sample, one marker and color per quantity, with the tolerance as a line.
+
+    Errors below rounding, exact agreement among them, stand a decade below the smallest of the others.
 
     Args:
         errors: for each name ("values", "gradients") an array (samples,) of errors ≥ 0; NaN is not drawn.
@@ -32,12 +36,15 @@ def verified_errors(
         InputError: an array that is not one-dimensional.
     """
     axes = on(axes, x="sample", y="relative error", title="Checked against the exact solver")
+    known = np.concatenate([np.zeros(0), *(np.ravel(np.asarray(v, dtype=np.float64)) for v in errors.values())])
+    known = known[np.isfinite(known) & (known > np.finfo(np.float64).eps)]
+    floor = float(known.min()) / BELOW if known.size else FLOOR
     for (name, values), color, marker in zip(errors.items(), COLORS, MARKERS, strict=False):
         array = np.asarray(values, dtype=np.float64)
         if array.ndim != 1:
             found = f"the errors '{name}' have shape {array.shape}"
             raise InputError(message(found, "(samples,)", "reduce them to one number a sample"))
-        shown = np.maximum(array, FLOOR)
+        shown = np.maximum(array, floor)
         axes.plot(np.arange(len(array)), shown, linestyle="none", marker=marker, color=color, label=name)
     if tolerance is not None:
         axes.axhline(tolerance, color="#707070", linewidth=0.8, linestyle=":", label="tolerance")

@@ -82,10 +82,17 @@ def test_a_history_of_another_shape_is_refused(axes: Axes) -> None:
 
 def test_verified_errors_draw_every_sample(axes: Axes) -> None:
     verified_errors({"values": [1e-9, 0.0], "gradients": [1e-7, np.nan]}, tolerance=1e-6, axes=axes)
-    np.testing.assert_allclose(lines(axes)["values"], [1e-9, 1e-17])
+    np.testing.assert_allclose(lines(axes)["values"], [1e-9, 1e-10])
     assert np.isnan(lines(axes)["gradients"][1])
     with pytest.raises(InputError, match="'values'"):
         verified_errors({"values": np.ones((2, 2))}, axes=axes)
+
+
+def test_exact_agreement_does_not_stretch_the_axis(axes: Axes) -> None:
+    verified_errors({"values": [1e-9, 0.0, 1e-17], "gradients": [1e-7, 1e-8, np.nan]}, axes=axes)
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), [1e-9, 1e-10, 1e-10])
+    verified_errors({"values": [0.0]}, axes=axes)
+    np.testing.assert_allclose(axes.lines[-1].get_ydata(), [1e-17])
 
 
 def test_prox_draws_soft_thresholding(axes: Axes) -> None:
