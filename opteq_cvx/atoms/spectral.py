@@ -1,29 +1,33 @@
-"""Functions of eigenvalues and of singular values: prox lifting, with derivatives that are safe at ties.
+"""Functions of eigenvalues and of singular values: prox lifting, with derivatives that are exact at ties.
 
 For X = U diag(x) Uᵀ, x = p(λ) with p symmetric under permutations, dX = U(Γ∘(UᵀHU) + diag(J diag(UᵀHU)))Uᵀ
 with J the Jacobian of p and Γ_ij = (x_i − x_j)/(λ_i − λ_j) off the diagonal, J_ii − J_ij at ties
-(Daleckii-Krein). Second derivatives go through the decompositions: exact away from ties, NaN for a matrix
-with a tie.
+(Daleckii-Krein). Second derivatives are in `spectral_second`, exact at ties too; third ones go through the
+decompositions: exact away from ties, an `OrderError` at them.
 Source: Lewis, Sendov, *Nonsmooth analysis of singular values*, 2005.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
+from opteq_cvx.atoms.primitives import underived
 from opteq_cvx.atoms.roots import Implicit
-
-Lifted = Callable[..., Tensor]
-"""(λ, *parameters) to x along the last axis; parameters have the batch axes of λ and one more."""
-
-
-def symmetric_part(v: Tensor) -> Tensor:
-    """(V + Vᵀ)/2."""
-    return 0.5 * (v + v.mT)
+from opteq_cvx.atoms.spectral_second import (
+    Eigen,
+    Lifted,
+    directional,
+    divided,
+    jacobians,
+    off_diagonal,
+    second,
+    symmetric_part,
+    times,
+)
 
 
 def finite_or_zero(v: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,10 +51,101 @@ def singular_values(v: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class OfEigenvalues(Implicit):
-    """V ↦ U diag(p(λ)) Uᵀ for the symmetric part U diag(λ) Uᵀ of V."""
+class _Along:
+    """(λ, *θ, *dθ) to ∂p/∂θ dθ, a function of spectra itself."""
 
     p: Lifted
+
+    def __call__(self, values: Tensor, *parameters: Tensor) -> Tensor:
+        count = len(parameters) // 2
+        given = parameters[:count]
+        total = torch.zeros_like(values)
+        for i in range(count):
+            total = total + directional(
+                lambda q, i=i: self.p(values, *given[:i], q, *given[i + 1 :]),  # type: ignore[misc]
+                given[i],
+                parameters[count + i],
+            )
+        return total
+
+
+@dataclass(frozen=True, slots=True)
+class Spectral(Implicit):
+    """A function of spectra lifted to matrices; p is a gradient, as every prox is."""
+
+    p: Lifted
+
+    @abstractmethod
+    def by_matrix(self, v: Tensor, h: Tensor, *parameters: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """DF(V)[H] and ⟨H, ∂F/∂θ⟩ for each parameter; their own derivatives are not used."""
+
+    @abstractmethod
+    def by_matrix_twice(self, v: Tensor, h: Tensor, k: Tensor, *parameters: Tensor) -> Tensor:
+        """D²F(V)[H, K]."""
+
+    @property
+    def along(self) -> Self:
+        """(V, *θ, *dθ) to ∂F/∂θ dθ."""
+        return replace(self, p=_Along(self.p))
+
+    @override
+    def push(self, x: Tensor, inputs: tuple[Tensor, ...], tangents: tuple[Tensor, ...]) -> Tensor:
+        v, *parameters = inputs
+        pushed = _Derivative(self)(v, tangents[0], *parameters)
+        return pushed + self.along(v, *parameters, *tangents[1:]) if parameters else pushed
+
+    @override
+    def pull(self, x: Tensor, inputs: tuple[Tensor, ...], grad: Tensor) -> tuple[Tensor, ...]:
+        v, *parameters = inputs
+        if underived(*inputs, grad):
+            back, rest = self.by_matrix(v, grad, *parameters)
+            return back, *rest
+        return _Derivative(self)(v, grad, *parameters), *_paired(self.along, (v,), parameters, grad)
+
+
+def _paired(along: Implicit, first: tuple[Tensor, ...], parameters: list[Tensor], grad: Tensor) -> tuple[Tensor, ...]:
+    """⟨grad, ∂/∂θ⟩ for each parameter, entry by entry, by functions of spectra: no derivative of vectors."""
+    found = []
+    for i, q in enumerate(parameters):
+        entries = []
+        for c in range(q.shape[-1]):
+            zeros = [torch.zeros_like(other) for other in parameters]
+            unit = torch.zeros_like(q)
+            unit[..., c] = 1.0
+            moved = along(*first, *parameters, *zeros[:i], unit, *zeros[i + 1 :])
+            entries.append((grad * moved).sum((-2, -1)))
+        found.append(torch.stack(entries, -1))
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Derivative(Implicit):
+    """(V, H, *θ) to DF(V)[H], linear and self-adjoint in H."""
+
+    of: Spectral
+
+    @override
+    def solve(self, *inputs: Tensor) -> Tensor:
+        v, h, *parameters = inputs
+        return self.of.by_matrix(v, h, *parameters)[0]
+
+    @override
+    def push(self, x: Tensor, inputs: tuple[Tensor, ...], tangents: tuple[Tensor, ...]) -> Tensor:
+        v, h, *parameters = inputs
+        pushed = self.of.by_matrix_twice(v, h, tangents[0], *parameters) + self(v, tangents[1], *parameters)
+        return pushed + _Derivative(self.of.along)(v, h, *parameters, *tangents[2:]) if parameters else pushed
+
+    @override
+    def pull(self, x: Tensor, inputs: tuple[Tensor, ...], grad: Tensor) -> tuple[Tensor, ...]:
+        v, h, *parameters = inputs
+        twice = self.of.by_matrix_twice(v, h, grad, *parameters)
+        along = _Derivative(self.of.along)
+        return twice, self(v, grad, *parameters), *_paired(along, (v, h), parameters, grad)
+
+
+@dataclass(frozen=True, slots=True)
+class OfEigenvalues(Spectral):
+    """V ↦ U diag(p(λ)) Uᵀ for the symmetric part U diag(λ) Uᵀ of V."""
 
     @override
     def solve(self, *inputs: Tensor) -> Tensor:
@@ -60,35 +155,27 @@ class OfEigenvalues(Implicit):
         return symmetric_part(x) + flaw
 
     @override
-    def push(self, x: Tensor, inputs: tuple[Tensor, ...], tangents: tuple[Tensor, ...]) -> Tensor:
-        vectors, slopes, by_parameters, gamma = self._parts(inputs)
-        h = vectors.mT @ symmetric_part(tangents[0]) @ vectors
-        diagonal = _times(slopes, h.diagonal(dim1=-2, dim2=-1))
-        diagonal = sum((_times(s, d) for s, d in zip(by_parameters, tangents[1:], strict=True)), diagonal)
-        return vectors @ (gamma * h + torch.diag_embed(diagonal)) @ vectors.mT
+    def by_matrix(self, v: Tensor, h: Tensor, *parameters: Tensor) -> tuple[Tensor, list[Tensor]]:
+        v, _ = finite_or_zero(v)
+        values, vectors = torch.linalg.eigh(symmetric_part(v))
+        slopes, *by_parameters = jacobians(self.p, values, *parameters)
+        gamma, _ = _quotients(values, self.p(values, *parameters), slopes)
+        h = vectors.mT @ symmetric_part(h) @ vectors
+        diagonal = h.diagonal(dim1=-2, dim2=-1)
+        moved = vectors @ (gamma * h + torch.diag_embed(times(slopes, diagonal))) @ vectors.mT
+        return moved, [times(s.mT, diagonal) for s in by_parameters]
 
     @override
-    def pull(self, x: Tensor, inputs: tuple[Tensor, ...], grad: Tensor) -> tuple[Tensor, ...]:
-        vectors, slopes, by_parameters, gamma = self._parts(inputs)
-        h = vectors.mT @ symmetric_part(grad) @ vectors
-        diagonal = h.diagonal(dim1=-2, dim2=-1)
-        back = vectors @ (gamma * h + torch.diag_embed(_times(slopes.mT, diagonal))) @ vectors.mT
-        return back, *(_times(s.mT, diagonal) for s in by_parameters)
-
-    def _parts(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, list[Tensor], Tensor]:
-        """U, J, the derivatives of p by its parameters, and Γ with a zero diagonal."""
-        v, _ = finite_or_zero(inputs[0])
-        values, vectors = _Eigen.apply(symmetric_part(v))  # type: ignore[no-untyped-call]
-        x = self.p(values, *inputs[1:])
-        slopes, *by_parameters = jacobians(self.p, values, *inputs[1:])
-        return vectors, slopes, by_parameters, _quotients(values, x, slopes)
+    def by_matrix_twice(self, v: Tensor, h: Tensor, k: Tensor, *parameters: Tensor) -> Tensor:
+        v, _ = finite_or_zero(v)
+        eigen = Eigen.apply(symmetric_part(v), 0)  # type: ignore[no-untyped-call]
+        pair = symmetric_part(h), symmetric_part(k)
+        return second(self.p, _quotients, v.shape[-1], eigen, pair, parameters)
 
 
 @dataclass(frozen=True, slots=True)
-class OfSingularValues(Implicit):
+class OfSingularValues(Spectral):
     """V ↦ U diag(p(σ)) Wᵀ for V = U diag(σ) Wᵀ; p keeps the order of nonnegative numbers."""
-
-    p: Lifted
 
     @override
     def solve(self, *inputs: Tensor) -> Tensor:
@@ -98,153 +185,69 @@ class OfSingularValues(Implicit):
         return x + flaw
 
     @override
-    def push(self, x: Tensor, inputs: tuple[Tensor, ...], tangents: tuple[Tensor, ...]) -> Tensor:
-        parts = self._parts(inputs)
-        left, right, slopes, by_parameters = parts[:4]
-        h = left.mT @ tangents[0] @ right
-        diagonal = _times(slopes, h.diagonal(dim1=-2, dim2=-1))
-        diagonal = sum((_times(s, d) for s, d in zip(by_parameters, tangents[1:], strict=True)), diagonal)
-        return self._outer(parts, tangents[0], h, diagonal)
-
-    @override
-    def pull(self, x: Tensor, inputs: tuple[Tensor, ...], grad: Tensor) -> tuple[Tensor, ...]:
-        parts = self._parts(inputs)
-        left, right, slopes, by_parameters = parts[:4]
-        h = left.mT @ grad @ right
-        diagonal = h.diagonal(dim1=-2, dim2=-1)
-        back = self._outer(parts, grad, h, _times(slopes.mT, diagonal))
-        return back, *(_times(s.mT, diagonal) for s in by_parameters)
-
-    def _parts(self, inputs: tuple[Tensor, ...]) -> tuple[Any, ...]:
-        """U, W, J, the derivatives by the parameters, Γ of the symmetric and the skew part, and x/σ."""
-        v, _ = finite_or_zero(inputs[0])
-        left, values, right = _Singular.apply(v)  # type: ignore[no-untyped-call]
-        x = self.p(values, *inputs[1:])
-        slopes, *by_parameters = jacobians(self.p, values, *inputs[1:])
-        total = values.unsqueeze(-1) + values.unsqueeze(-2)
-        own = slopes.diagonal(dim1=-2, dim2=-1)
-        some = total > _tie(values)
-        skew = (x.unsqueeze(-1) + x.unsqueeze(-2)) / torch.where(some, total, 1.0)
-        skew = torch.where(some, skew, 0.5 * (own.unsqueeze(-1) + own.unsqueeze(-2)))
-        large = values > _tie(values)[..., 0]
-        ratio = torch.where(large, x / torch.where(large, values, 1.0), own)
-        return left, right, slopes, by_parameters, _quotients(values, x, slopes), skew, ratio
-
-    @staticmethod
-    def _outer(parts: tuple[Any, ...], h: Tensor, inner: Tensor, diagonal: Tensor) -> Tensor:
-        left, right, _, _, even, odd, ratio = parts
-        core = even * symmetric_part(inner) + odd * 0.5 * (inner - inner.mT) + torch.diag_embed(diagonal)
+    def by_matrix(self, v: Tensor, h: Tensor, *parameters: Tensor) -> tuple[Tensor, list[Tensor]]:
+        v, _ = finite_or_zero(v)
+        left, values, rows = torch.linalg.svd(v, full_matrices=False)
+        right = rows.mT
+        slopes, *by_parameters = jacobians(self.p, values, *parameters)
+        x = self.p(values, *parameters)
+        even, _ = _quotients(values, x, slopes)
+        odd, _, ratio, _ = _sums(values, x, slopes)
+        inner = left.mT @ h @ right
+        diagonal = inner.diagonal(dim1=-2, dim2=-1)
+        core = even * symmetric_part(inner) + off_diagonal(odd) * 0.5 * (inner - inner.mT)
+        core = core + torch.diag_embed(times(slopes, diagonal))
         below = (h @ right - left @ inner) * ratio.unsqueeze(-2)  # what leaves the span of U
         beside = (h.mT @ left - right @ inner.mT) * ratio.unsqueeze(-2)  # and that of W
-        out: Tensor = left @ core @ right.mT + below @ right.mT + left @ beside.mT
-        return out
+        moved: Tensor = left @ core @ right.mT + below @ right.mT + left @ beside.mT
+        return moved, [times(s.mT, diagonal) for s in by_parameters]
+
+    @override
+    def by_matrix_twice(self, v: Tensor, h: Tensor, k: Tensor, *parameters: Tensor) -> Tensor:
+        rows, columns = v.shape[-2:]
+        v, h, k = (_dilated(a) for a in (finite_or_zero(v)[0], h, k))
+        eigen = Eigen.apply(v, rows)  # type: ignore[no-untyped-call]
+        twice = second(self.p, _dilated_quotients(abs(rows - columns)), min(rows, columns), eigen, (h, k), parameters)
+        return twice[..., :rows, rows:]
 
 
-def jacobians(p: Lifted, values: Tensor, *parameters: Tensor) -> list[Tensor]:
-    """∂p/∂λ (*batch, n, n) and ∂p/∂parameter (*batch, n, k): all rows by one pullback."""
-    n = values.shape[-1]
-    rows = [a.expand(n, *a.shape) for a in (values, *parameters)]
-    pulled: Any = torch.func.vjp(p, *rows)
-    x, pull = pulled
-    unit = torch.eye(n, dtype=values.dtype, device=values.device)
-    unit = unit.reshape(n, *(1,) * (values.ndim - 1), n).expand_as(x)
-    return [g.movedim(0, -2) for g in pull(unit)]
+def _dilated(v: Tensor) -> Tensor:
+    """[[0, V], [Vᵀ, 0]], whose eigenvalues are ±σ and 0."""
+    top = torch.cat([v.new_zeros(*v.shape[:-1], v.shape[-2]), v], -1)
+    return torch.cat([top, torch.cat([v.mT, v.new_zeros(*v.mT.shape[:-1], v.shape[-1])], -1)], -2)
 
 
-def _tie(values: Tensor) -> Tensor:
-    """The gap (*batch, 1, 1) below which two values count as equal."""
-    size = values.abs().amax(-1, keepdim=True).unsqueeze(-1).detach()
-    return size * float(torch.finfo(values.dtype).eps ** 0.5)
-
-
-def _quotients(values: Tensor, x: Tensor, slopes: Tensor) -> Tensor:
-    """Γ with a zero diagonal."""
+def _quotients(values: Tensor, x: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor]:
+    """Γ with a zero diagonal, and where values coincide."""
     gap = values.unsqueeze(-1) - values.unsqueeze(-2)
-    apart = gap.abs() > _tie(values)
-    divided = (x.unsqueeze(-1) - x.unsqueeze(-2)) / torch.where(apart, gap, 1.0)
-    at_tie = symmetric_part(slopes.diagonal(dim1=-2, dim2=-1).unsqueeze(-1) - slopes)
-    gamma = torch.where(apart, divided, at_tie)
-    return gamma - torch.diag_embed(gamma.diagonal(dim1=-2, dim2=-1))
+    limit = symmetric_part(slopes.diagonal(dim1=-2, dim2=-1).unsqueeze(-1) - slopes)
+    gamma, near = divided(x.unsqueeze(-1) - x.unsqueeze(-2), gap, limit, values)
+    return off_diagonal(gamma), near
 
 
-def _times(matrix: Tensor, vector: Tensor) -> Tensor:
-    return (matrix @ vector.unsqueeze(-1)).squeeze(-1)
+def _sums(values: Tensor, x: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(x_i + x_j)/(σ_i + σ_j) and x/σ, each with where it is a limit at 0."""
+    own = slopes.diagonal(dim1=-2, dim2=-1)
+    total, limit = values.unsqueeze(-1) + values.unsqueeze(-2), 0.5 * (own.unsqueeze(-1) + own.unsqueeze(-2))
+    odd, small = divided(x.unsqueeze(-1) + x.unsqueeze(-2), total, limit, values)
+    ratio, zero = divided(x.unsqueeze(-2), values.unsqueeze(-2), own.unsqueeze(-2), values)
+    return odd, small, ratio.squeeze(-2), zero.squeeze(-2)
 
 
-def _inverse(gap: Tensor, tie: Tensor) -> Tensor:
-    """1/gap; NaN at ties, where a derivative of vectors means nothing: never a number that is silently wrong."""
-    apart = gap.abs() > tie
-    return torch.where(apart, 1.0 / torch.where(apart, gap, 1.0), torch.nan)
+def _dilated_quotients(nulls: int) -> Any:
+    """Γ of (σ, −σ, 0) with so many zeros."""
 
+    def table(values: Tensor, x: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor]:
+        even, near = _quotients(values, x, slopes)
+        odd, small, ratio, zero = _sums(values, x, slopes)
+        gamma, equal = (
+            torch.cat([torch.cat([a, b], -1), torch.cat([b, a], -1)], -2) for a, b in ((even, odd), (near, small))
+        )
+        side = (torch.cat([a, a], -1).unsqueeze(-1) for a in (ratio, zero))
+        beside, level = (a.expand(*a.shape[:-1], nulls) for a in side)
+        corner = ratio.new_zeros(*ratio.shape[:-1], nulls, nulls)
+        gamma = torch.cat([torch.cat([gamma, beside], -1), torch.cat([beside.mT, corner], -1)], -2)
+        equal = torch.cat([torch.cat([equal, level], -1), torch.cat([level.mT, corner == 0], -1)], -2)
+        return gamma, equal
 
-def _inverse_gaps(values: Tensor, tie: Tensor) -> Tensor:
-    """1/(λ_j − λ_i) off the diagonal, 0 on it."""
-    inverse = _inverse(values.unsqueeze(-2) - values.unsqueeze(-1), tie)
-    diagonal = torch.eye(values.shape[-1], dtype=torch.bool, device=values.device)
-    return torch.where(diagonal, 0.0, inverse)
-
-
-class _Eigen(torch.autograd.Function):
-    """λ, U of a symmetric matrix."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    @override
-    def forward(v: Tensor) -> tuple[Tensor, Tensor]:
-        values, vectors = torch.linalg.eigh(v)
-        return values, vectors
-
-    @staticmethod
-    @override
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        ctx.save_for_backward(*output)
-        ctx.save_for_forward(*output)
-
-    @staticmethod
-    @override
-    def backward(ctx: Any, by_values: Tensor, by_vectors: Tensor) -> Tensor:
-        values, vectors = ctx.saved_tensors
-        inverse = _inverse_gaps(values, _tie(values))
-        inner = inverse * (vectors.mT @ by_vectors) + torch.diag_embed(by_values)
-        return symmetric_part(vectors @ inner @ vectors.mT)
-
-    @staticmethod
-    @override
-    def jvp(ctx: Any, h: Tensor) -> tuple[Tensor, Tensor]:
-        values, vectors = ctx.saved_tensors
-        inner = vectors.mT @ h @ vectors
-        inverse = _inverse_gaps(values, _tie(values))
-        return inner.diagonal(dim1=-2, dim2=-1), vectors @ (inverse * inner)
-
-
-class _Singular(torch.autograd.Function):
-    """U, σ, W of a matrix."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    @override
-    def forward(v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        left, values, right = torch.linalg.svd(v, full_matrices=False)
-        return left, values, right.mT
-
-    @staticmethod
-    @override
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.save_for_backward(*output)
-
-    @staticmethod
-    @override
-    def backward(ctx: Any, by_left: Tensor, by_values: Tensor, by_right: Tensor) -> Tensor:
-        left, values, right = ctx.saved_tensors
-        squares, tie = values**2, _tie(values)
-        inverse = _inverse_gaps(squares, tie * values.amax(-1)[..., None, None])
-        a, b = inverse * (left.mT @ by_left), inverse * (right.mT @ by_right)
-        inner = (a + a.mT) * values.unsqueeze(-2) + values.unsqueeze(-1) * (b + b.mT)
-        inner = inner + torch.diag_embed(by_values)
-        one = _inverse(values, tie[..., 0]).unsqueeze(-2)
-        below = (by_left - left @ (left.mT @ by_left)) * one
-        beside = (by_right - right @ (right.mT @ by_right)) * one
-        out: Tensor = left @ inner @ right.mT + below @ right.mT + left @ beside.mT
-        return out
+    return table

@@ -1,10 +1,14 @@
 """Spectral proxes where eigenvalues or singular values coincide, vanish or are not finite."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 
 from opteq_cvx.atoms import atom
+from opteq_cvx.atoms.spectral import OfEigenvalues, OfSingularValues
+from opteq_cvx.errors import OrderError
 
 # torch.func loads torch's table of forward derivatives, which still calls torch.jit.script.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
@@ -65,12 +69,116 @@ def test_one_bad_matrix_does_not_spoil_the_batch(name: str) -> None:
     assert x[1].isnan().all()
 
 
-def test_second_derivative_at_a_tie_is_nan_never_a_wrong_number() -> None:
-    v = _symmetric([2.0, 2.0, -1.0, -1.0]).requires_grad_()
-    (g,) = torch.autograd.grad((atom("psd")().prox(v, STEP, {}) ** 3).sum(), v, create_graph=True)
-    assert g.isfinite().all()
-    (twice,) = torch.autograd.grad(g.sum(), v)
-    assert twice.isnan().any()
+# --- second derivatives, against differences of first ones ----------------------------------------------------
+
+SMOOTH = {
+    "neg_log_det": lambda v, t: atom("neg_log_det")().prox(v, t, {}),
+    "tr_inv": lambda v, t: atom("tr_inv")().prox(v, t, {}),
+    "psd": lambda v, t: atom("psd")().prox(v, t, {}),
+    "lambda_max": lambda v, t: atom("lambda_max")().prox(v, t, {}),
+    "not separable": lambda v, t: OfEigenvalues(lambda x, t: x.exp() * t / (1.0 + x.exp().sum(-1, True)))(v, t[..., 0]),
+}
+SMOOTH_LENGTHS = {
+    "norm_nuc": lambda v, t: atom("norm_nuc")().prox(v, t, {}),
+    "sigma_max": lambda v, t: atom("sigma_max")().prox(v, t, {}),
+    "not separable": lambda v, t: OfSingularValues(lambda x, t: t * x.sinh() / (1.0 + x.cosh().sum(-1, True)))(
+        v, t[..., 0]
+    ),
+}
+TIED = (*SPECTRA, [1.5] * 3 + [-1.0], [0.2, 1.0, 2.0, 3.0], [2.0, 2.0 + 1e-7, 2.0 - 3e-8, 0.5])
+TIED_LENGTHS = (*LENGTHS, [2.0] * 3 + [0.4], [2.0, 2.0 + 1e-7, 2.0 - 3e-8, 0.4], [3.0, 2.0, 1.1, 0.4], [1e-9] * 4)
+TWICE = 2e-6
+"""Central differences with step 1e-4 of first derivatives: 1e-8; quotients of quotients at gaps of 1e-7: 1e-6."""
+
+
+def _twice_agrees(prox: Callable[[Tensor, Tensor], Tensor], v: Tensor) -> None:
+    g, h, step = torch.randn_like(v), torch.randn_like(v), 0.7 * torch.ones_like(STEP)
+
+    def first(v: Tensor, step: Tensor, graph: bool = False) -> tuple[Tensor, ...]:
+        v, step = v if graph else v.clone().requires_grad_(), step if graph else step.clone().requires_grad_()
+        return torch.autograd.grad((prox(v, step) * g).sum(), (v, step), create_graph=graph, materialize_grads=True)
+
+    def difference(dv: Tensor, dt: Tensor) -> tuple[Tensor, ...]:
+        near, far = first(v + 1e-4 * dv, step + 1e-4 * dt), first(v - 1e-4 * dv, step - 1e-4 * dt)
+        return tuple((a - b) / 2e-4 for a, b in zip(near, far, strict=True))
+
+    by_v, by_t = difference(h, torch.zeros_like(step)), difference(torch.zeros_like(v), torch.ones_like(step))
+    at = v.clone().requires_grad_(), step.clone().requires_grad_()
+    slope, rise = first(*at, graph=True)
+    once = first(v, step)
+    assert torch.allclose(slope, once[0], rtol=1e-9, atol=1e-9)
+    assert torch.allclose(rise, once[1], rtol=1e-9, atol=1e-9)
+    back_v, back_t = torch.autograd.grad((slope * h).sum(), at, retain_graph=True, materialize_grads=True)
+    along = torch.autograd.grad(rise.sum() + 0.0 * slope.sum(), at, materialize_grads=True)
+    for ours, theirs in ((back_v, by_v[0]), (back_t, (by_t[0] * h).sum()), (along[0], by_t[0]), (along[1], by_t[1])):
+        scale = 1.0 + float(theirs.abs().max())
+        if ours.shape == v.shape:
+            k = torch.randn_like(v)
+            assert abs(float(((ours - theirs) * k).sum())) <= TWICE * scale * float(k.abs().sum()), (ours, theirs)
+        else:
+            assert abs(float(ours - theirs)) <= TWICE * scale, (ours, theirs)
+
+
+@pytest.mark.parametrize("values", TIED)
+@pytest.mark.parametrize("name", SMOOTH)
+def test_second_derivative_at_equal_eigenvalues(name: str, values: list[float]) -> None:
+    _twice_agrees(SMOOTH[name], _symmetric(values))
+
+
+@pytest.mark.parametrize("values", TIED_LENGTHS)
+@pytest.mark.parametrize("name", SMOOTH_LENGTHS)
+@pytest.mark.parametrize("shape", ["square", "tall", "wide"])
+def test_second_derivative_at_equal_singular_values(name: str, values: list[float], shape: str) -> None:
+    tall = _rectangular(values)
+    v = {"tall": tall, "wide": tall.mT.contiguous(), "square": _symmetric(values)}[shape]
+    _twice_agrees(SMOOTH_LENGTHS[name], v)
+
+
+@pytest.mark.parametrize("name", ["neg_log_det", "tr_inv", "norm_nuc"])
+def test_gradgradcheck_at_a_multiple_of_the_identity(name: str) -> None:
+    v = (2.0 * torch.eye(3, dtype=torch.float64)).expand(2, 3, 3).clone().requires_grad_()
+    step = torch.full((2, 1, 1), 0.7, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(lambda v, t: atom(name)().prox(v, t, {}), (v, step), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["neg_log_det", "norm_nuc"])
+def test_second_derivatives_under_transforms_agree(name: str) -> None:
+    v = torch.stack([2.0 * torch.eye(3, dtype=torch.float64), torch.randn(3, 3, dtype=torch.float64)])
+
+    def loss(v: Tensor) -> Tensor:
+        return (atom(name)().prox(v, STEP, {}) ** 3).sum()
+
+    twice = torch.func.vmap(torch.func.jacfwd(torch.func.jacrev(loss)))(v)
+    other = torch.func.vmap(torch.func.jacrev(torch.func.jacrev(loss)))(v)
+    plain = torch.stack([torch.autograd.functional.hessian(loss, one) for one in v])
+    assert torch.allclose(twice, other, rtol=1e-9, atol=1e-9)
+    assert torch.allclose(plain, other, rtol=1e-9, atol=1e-9)
+
+
+def test_third_derivatives_are_right_away_from_ties_and_refused_at_them() -> None:
+    def thrice(v: Tensor) -> Tensor:
+        h = torch.linspace(-1.0, 1.0, v.numel(), dtype=torch.float64).reshape(v.shape)
+        g = (SMOOTH["neg_log_det" if v.shape[0] == v.shape[1] else "psd"](v, STEP) ** 2).sum()
+        for _ in range(3):
+            (slope,) = torch.autograd.grad(g, v, create_graph=True)
+            g = (slope * h).sum()
+        return g
+
+    def twice(v: Tensor) -> Tensor:
+        h = torch.linspace(-1.0, 1.0, v.numel(), dtype=torch.float64).reshape(v.shape)
+        v = v.clone().requires_grad_()
+        g = (SMOOTH["neg_log_det"](v, STEP) ** 2).sum()
+        for _ in range(2):
+            (slope,) = torch.autograd.grad(g, v, create_graph=True)
+            g = (slope * h).sum()
+        return g.detach()
+
+    v = _symmetric([0.3, 1.0, 2.0, 3.0])
+    h = torch.linspace(-1.0, 1.0, 16, dtype=torch.float64).reshape(4, 4)
+    expected = (twice(v + 1e-5 * h) - twice(v - 1e-5 * h)) / 2e-5
+    assert torch.allclose(thrice(v.requires_grad_()), expected, rtol=1e-6, atol=1e-7)
+    with pytest.raises(OrderError, match="coincide"):
+        thrice(torch.eye(4, dtype=torch.float64).requires_grad_())
 
 
 def test_projection_on_the_psd_cone_is_moreaus() -> None:
