@@ -73,8 +73,10 @@ class UnitEnergies:
         Raises:
             InputError: ‖W‖² > 1/L, where Q̂ is indefinite and D no bound; or σ is not entry by entry.
         """
-        if self.activation.name == "softmax":
-            raise InputError(message("the dual of softmax", "an entrywise activation", "use `distance`"))
+        if self.activation.vector:
+            raise InputError(
+                message(f"the dual of {self.activation.name}", "an entrywise activation", "use `distance`")
+            )
         if float(self.modulus_u) < -1e-9:
             found = f"‖W‖² = {float(self.norm) ** 2:.4g} > 1/L = {1 / self.lipschitz:.4g}"
             raise InputError(message(found, "a positive semidefinite quadratic", "bound W (norm=)"))
@@ -102,7 +104,7 @@ class UnitEnergies:
         return _over(self.lipschitz * self.norm * norm, self.modulus)
 
     def _total(self, values: Tensor) -> Tensor:
-        """The sum over units; softmax's rows are summed already, kept with length 1."""
+        """The sum over units; those along the last axis are summed already, kept with length 1."""
         return values.sum(-1)
 
     def _conjugate(self, y: Tensor) -> Tensor:

@@ -10,12 +10,15 @@ from scipy.optimize import minimize_scalar
 from scipy.special import spence
 from torch import Tensor
 
-from opteq_cvx.activations import ACTIVATIONS, REFUSED, Activation, table
+from opteq_cvx.activations import ACTIVATIONS, ALIASES, REFUSED, Activation, table
 from opteq_cvx.dilogarithm import dilogarithm
 from opteq_cvx.errors import CompileError
 
 ROWS = [
-    *((name, {}) for name in ACTIVATIONS if name != "softmax"),
+    *((name, {}) for name in ACTIVATIONS if not table(name).vector),
+    ("linear", {"slope": 0.25}),
+    ("softplus", {"beta": 3.0}),
+    ("arctan", {"bound": 1.0}),
     ("hardtanh", {"lower": -0.5, "upper": 2.0}),
     ("leaky_relu", {"slope": 0.3}),
     ("soft_threshold", {"threshold": 0.4}),
@@ -127,7 +130,12 @@ def test_torchs_own_activations_agree() -> None:
         "softsign": torch.nn.functional.softsign(GRID),
         "elu": torch.nn.functional.elu(GRID),
         "celu": torch.nn.functional.celu(GRID),
+        "tanhshrink": torch.nn.functional.tanhshrink(GRID),
+        "identity": GRID,
     }
+    torch.testing.assert_close(
+        table("softplus", beta=3.0).sigma(GRID), torch.nn.functional.softplus(GRID, 3.0), rtol=1e-8, atol=1e-8
+    )
     for name, expected in own.items():
         torch.testing.assert_close(table(name).sigma(GRID), expected, rtol=1e-8, atol=1e-8)
 
@@ -149,6 +157,49 @@ def test_the_dilogarithm_is_scipys() -> None:
     torch.testing.assert_close(dilogarithm(z), torch.as_tensor(spence(1 - np.asarray(z))), rtol=5e-15, atol=5e-15)
 
 
+def test_sparsemax_is_the_projection_on_the_simplex(generator: torch.Generator) -> None:
+    """Optimality: x = max(a − τ, 0) of sum 1 for one number τ; and a − x is normal to the simplex there."""
+    row = table("sparsemax")
+    a = 2 * torch.randn((50, 4), dtype=torch.float64, generator=generator, requires_grad=True)
+    s = row.sigma(a)
+    torch.testing.assert_close(s.sum(-1), torch.ones(50, dtype=torch.float64), rtol=0, atol=1e-14)
+    assert (s >= 0).all()
+    corners = torch.eye(4, dtype=torch.float64)
+    assert (((a - s) @ corners) <= ((a - s) * s).sum(-1, keepdim=True) + 1e-13).all()
+    (gradient,) = torch.autograd.grad(row.primitive(a).sum(), a)
+    torch.testing.assert_close(gradient, s, rtol=1e-12, atol=1e-12)  # σ̃' = σ
+    x = a.detach()
+    torch.testing.assert_close(row.slope(x), torch.func.vmap(torch.func.jacrev(row.sigma))(x).diagonal(0, -2, -1))
+
+
+@pytest.mark.parametrize("name", ALIASES)
+def test_other_libraries_names(name: str) -> None:
+    if ALIASES[name] in REFUSED:
+        with pytest.raises(CompileError, match=ALIASES[name]):
+            table(name)
+    else:
+        assert table(name).name == ALIASES[name]
+
+
+def test_every_refusal_is_true() -> None:
+    """Refused maps are no prox: not monotone, not nonexpansive, not continuous or not a gradient, at some point."""
+    f, a = torch.nn.functional, torch.linspace(-6, 6, 2401, dtype=torch.float64)
+    maps = {"gelu": f.gelu, "silu": f.silu, "mish": f.mish, "hardswish": f.hardswish, "selu": f.selu}
+    maps |= {"hardshrink": f.hardshrink, "threshold": lambda a: f.threshold(a, 1.0, 0.0), "sign": torch.sign}
+    maps |= {"exp": torch.exp}
+    assert set(maps) | {"softmin", "log_softmax", "layer_norm", "batch_norm", "rrelu", "glu", "maxout"} == set(REFUSED)
+    for name, sigma in maps.items():
+        rise = sigma(a).diff() / a.diff()
+        assert rise.min() < -1e-3 or rise.max() > 1.001, name
+    x = torch.randn(4, dtype=torch.float64)
+    for name, g in {"log_softmax": f.log_softmax, "softmin": f.softmin}.items():
+        jacobian = torch.autograd.functional.jacobian(lambda x, g=g: g(x, dim=-1), x)
+        symmetric = torch.allclose(jacobian, jacobian.T)
+        assert not symmetric or torch.linalg.eigvalsh(jacobian).min() < -1e-3, name
+    normal = torch.autograd.functional.jacobian(lambda x: f.layer_norm(x, (4,)), 0.1 * x)
+    assert not torch.allclose(normal, normal.T) or torch.linalg.eigvalsh(normal).max() > 1.001
+
+
 @pytest.mark.parametrize("name", [*REFUSED, "nothing"])
 def test_what_is_no_prox_of_a_convex_function_is_refused(name: str) -> None:
     with pytest.raises(CompileError, match=name):
@@ -160,6 +211,10 @@ def test_what_is_no_prox_of_a_convex_function_is_refused(name: str) -> None:
     [
         ("elu", {"alpha": 1.5}),
         ("celu", {"alpha": 0.0}),
+        ("linear", {"slope": 0.0}),
+        ("linear", {"slope": 1.5}),
+        ("softplus", {"beta": -1.0}),
+        ("arctan", {"bound": 0.0}),
         ("leaky_relu", {"slope": 1.0}),
         ("squareplus", {"mu": 0.0}),
         ("hardtanh", {"lower": 1.0, "upper": 0.0}),

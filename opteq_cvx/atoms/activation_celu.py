@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from opteq_cvx.activations import Activation, celu
+from opteq_cvx.activations import Activation
+from opteq_cvx.activations.smooth import celu
 from opteq_cvx.atoms.activated import Activated
 from opteq_cvx.atoms.contract import Data, Spelling, Trait
 

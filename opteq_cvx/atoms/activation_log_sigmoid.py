@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from typing_extensions import override
 
-from opteq_cvx.activations import Activation, log_sigmoid
+from opteq_cvx.activations import Activation
+from opteq_cvx.activations.smooth import log_sigmoid
 from opteq_cvx.atoms.activated import Activated
 from opteq_cvx.atoms.contract import Spelling, Trait
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from opteq_cvx.activations import softmax
+from opteq_cvx.activations.vector import softmax
 from opteq_cvx.atoms.contract import Atom, Data, Recognized, Spelling, Trait
 from opteq_cvx.atoms.roots import Implicit, newton
 from opteq_cvx.ir.tree import Node

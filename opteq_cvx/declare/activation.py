@@ -58,9 +58,10 @@ def activation(name: str, **options: float) -> DeclaredActivation:
     """The convex function behind an activation, to declare with: `activation("tanh")(u) - (W @ x + b) @ u`.
 
     Args:
-        name: relu, hardtanh, relu6, leaky_relu, soft_threshold, hard_sigmoid, tanh, sigmoid, softplus, log_sigmoid,
-            squareplus, softsign, algebraic (a/√(1 + a²)), arctan, elu, celu, softmax (along the last axis).
-        options: slope, threshold, alpha, mu, lower, upper, as the activation has them.
+        name: identity, linear (slope·a), relu, hardtanh, relu6, leaky_relu, soft_threshold, hard_sigmoid, tanh,
+            sigmoid, softplus, log_sigmoid, squareplus, softsign, algebraic (a/√(1 + a²)), arctan, tanhshrink, elu,
+            celu, softmax and sparsemax (along the last axis). Torch's names work too (softshrink, hardsigmoid, prelu).
+        options: slope, threshold, alpha, beta, mu, bound, lower, upper, as the activation has them.
 
     Raises:
         CompileError: σ is the prox of no convex function, an unknown name, or options outside their range.
@@ -68,7 +69,7 @@ def activation(name: str, **options: float) -> DeclaredActivation:
     Source: Combettes, Pesquet, arXiv 1808.07526, section 2.
     """
     row = table(name, **options)
-    defaults = {k: p.default for k, p in inspect.signature(ACTIVATIONS[name]).parameters.items()}
+    defaults = {k: p.default for k, p in inspect.signature(ACTIVATIONS[row.name]).parameters.items()}
     return DeclaredActivation(row, {k: float(v) for k, v in {**defaults, **options}.items()})
 
 
@@ -78,7 +79,7 @@ def _summed(x: cp.Expression) -> cp.Expression:
 
 
 class ActivationAtom(Atom):
-    """f, or ψ* = f + ½u² with `half`, entry by entry (softmax: a number for each row)."""
+    """f, or ψ* = f + ½u² with `half`, entry by entry (softmax, sparsemax: a number for each row)."""
 
     def __init__(self, u: Any, name: str, options: dict[str, float], half: bool) -> None:
         self.activation, self.options, self.half = name, options, half
@@ -102,7 +103,7 @@ class ActivationAtom(Atom):
     @override
     def shape_from_args(self) -> tuple[int, ...]:
         shape = tuple(self.args[0].shape)
-        return shape[:-1] if self.activation == "softmax" else shape
+        return shape[:-1] if self.row.vector else shape
 
     def numeric(self, values: list[Any]) -> Array:
         """The value."""
@@ -110,7 +111,7 @@ class ActivationAtom(Atom):
         f = self.row.f(u)
         if self.half:
             squares = 0.5 * u * u
-            f = f + (squares.sum(-1, keepdim=True) if self.activation == "softmax" else squares)
+            f = f + (squares.sum(-1, keepdim=True) if self.row.vector else squares)
         return f.numpy().reshape(self.shape)
 
     def _snapped(self, u: Tensor) -> Tensor:
@@ -118,7 +119,7 @@ class ActivationAtom(Atom):
         row = self.row
         inside = u.clamp(row.lower, row.upper)
         u = torch.where((u - inside).abs() <= SOLVED, inside, u)
-        if self.activation != "softmax":
+        if not row.vector:
             return u
         total = u.sum(-1, keepdim=True)
         return torch.where((total - 1.0).abs() <= SOLVED * u.shape[-1], u / total, u)
@@ -151,7 +152,7 @@ class ActivationAtom(Atom):
     def _domain(self) -> list[cp.Constraint]:
         low, high, u = self.row.lower, self.row.upper, self.args[0]
         bounds = ([u >= low] if math.isfinite(low) else []) + ([u <= high] if math.isfinite(high) else [])
-        return [*bounds, CVX.sum(u, axis=-1) == 1] if self.activation == "softmax" else bounds
+        return [*bounds, CVX.sum(u, axis=-1) == 1] if self.row.vector else bounds
 
 
 # --- cone forms: value and constraints of ψ* or f at an affine u --------------------------------------------
@@ -176,10 +177,6 @@ def _half_square(u: Any) -> Parts:
     return 0.5 * value, constraints
 
 
-def _free(u: Any, options: Mapping[str, float]) -> Parts:
-    return cp.Constant(np.zeros(u.shape)), []
-
-
 def _bounded(low: str | float, high: str | float) -> Callable[..., Parts]:
     def form(u: Any, options: Mapping[str, float]) -> Parts:
         ends = [options[e] if isinstance(e, str) else e for e in (low, high)]
@@ -187,6 +184,15 @@ def _bounded(low: str | float, high: str | float) -> Callable[..., Parts]:
         return cp.Constant(np.zeros(u.shape)), sides + ([u <= ends[1]] if math.isfinite(ends[1]) else [])
 
     return form
+
+
+def _linear(u: Any, options: Mapping[str, float]) -> Parts:
+    value, constraints = _half_square(u)
+    return (1.0 / options["slope"] - 1.0) * value, constraints
+
+
+def _sparsemax(u: Any, options: Mapping[str, float]) -> Parts:
+    return cp.Constant(np.zeros(u.shape[:-1])), [u >= 0, CVX.sum(u, axis=-1) == 1]
 
 
 def _leaky(u: Any, options: Mapping[str, float]) -> Parts:
@@ -211,6 +217,8 @@ def _squareplus(u: Any, options: Mapping[str, float]) -> Parts:
 
 
 ALONE: Mapping[str, Callable[[Any, Mapping[str, float]], Parts]] = {
+    "identity": _bounded(-math.inf, math.inf),
+    "linear": _linear,
     "relu": _bounded(0.0, math.inf),
     "hardtanh": _bounded("lower", "upper"),
     "relu6": _bounded(0.0, 6.0),
@@ -218,6 +226,7 @@ ALONE: Mapping[str, Callable[[Any, Mapping[str, float]], Parts]] = {
     "soft_threshold": _threshold,
     "hard_sigmoid": _hard_sigmoid,
     "squareplus": _squareplus,
+    "sparsemax": _sparsemax,
 }
 """f alone."""
 
@@ -277,6 +286,7 @@ def _canonicalize(expr: ActivationAtom, args: list[Any], solver_context: object 
         if not expr.half:
             return value, constraints
         square, more = _half_square(u)
+        square = CVX.sum(square, axis=-1) if expr.row.vector else square
         return value + square, [*constraints, *more]
     if expr.half and name in WITH_SQUARE:
         return WITH_SQUARE[name](u, expr.options)

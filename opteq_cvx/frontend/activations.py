@@ -19,6 +19,10 @@ def pieces(
         return Node(op, (argument,), x.shape, words)
 
     match name:
+        case "identity":
+            return ((1.0, _box(x, -math.inf, math.inf, words)),)
+        case "linear":
+            return ((0.5 / options["slope"] - 0.5, unary("square", x)),)
         case "relu":
             return ((1.0, _box(x, 0.0, math.inf, words)),)
         case "relu6":

@@ -112,7 +112,18 @@ def _with_square(static: Static) -> tuple[dict[str, float], bool]:
     return {k: v for k, v in static.items() if k != HALF}, bool(static.get(HALF, False))
 
 
-ACTIVATED = ("tanh", "sigmoid", "softplus", "log_sigmoid", "softsign", "algebraic", "arctan", "elu", "celu")
+ACTIVATED = (
+    "tanh",
+    "sigmoid",
+    "softplus",
+    "log_sigmoid",
+    "softsign",
+    "algebraic",
+    "arctan",
+    "tanhshrink",
+    "elu",
+    "celu",
+)
 """Activations whose f is a function of its own, entry by entry."""
 
 NONNEGATIVE: Mapping[str, tuple[str, ...]] = {
@@ -255,15 +266,18 @@ def _fused(x: Argument, data: Data, static: Static) -> Meaning:
     return total
 
 
+def _along_rows(name: str) -> Callable[[Argument, Data, Static], Meaning]:
+    return lambda x, data, static: vec(ActivationAtom(reshape(x.flat, x.shape), name, *_with_square(static)))
+
+
 WHOLE: Mapping[str, Callable[[Argument, Data, Static], Meaning]] = {
     "tv": _tv,
     "fused_lasso": _fused,
     "monotone": lambda x, data, static: [row[1:] >= row[:-1] for row in _rows(x)],
     "dotsort": lambda x, data, static: stack([FUNCTIONS.dotsort(x.flat, data["w"])]),
     "sorted_l1": lambda x, data, static: stack([FUNCTIONS.dotsort(FUNCTIONS.abs(x.flat), data["w"])]),
-    "activation_softmax": lambda x, data, static: vec(
-        ActivationAtom(reshape(x.flat, x.shape), "softmax", *_with_square(static))
-    ),
+    "activation_softmax": _along_rows("softmax"),
+    "activation_sparsemax": _along_rows("sparsemax"),
     "box_plane": _box_plane,
     "level_set": _level_set,
     "huber": lambda x, data, static: _huber(x, data),
