@@ -35,6 +35,7 @@ TOOLS = frozenset(
         "primitives",
         "roots",
         "spectral",
+        "spectral_second",
         "table",
         "threshold",
     }
