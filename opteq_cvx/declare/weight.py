@@ -31,7 +31,7 @@ class Weight(cp.Parameter):
         init: a number, an array, a tensor, or a function of the shape. None: random entries of variance
             1/fan_in (see `weights.draw`) from `seed`, `generator` or torch's global generator.
         norm: ρ > 0 with ‖W‖₂ < ρ at every step. A kernel (out, in, *taps) is bounded as a convolution, for
-            every stride and padding. Alone a Cholesky ball; beside other attributes a certified rescaling.
+            every stride and padding. A Cholesky ball for matrices without other attributes, else a certified rescaling.
         orthogonal: orthonormal columns (rows where wide), by Cayley's map: ‖W‖₂ = 1.
         seed, generator: of the random start; at most one of them.
         attributes: CVXPY's nonneg, nonpos, pos, neg, bounds, symmetric, diag, sparsity, PSD, NSD.

@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from opteq_cvx.ir.frozen import Shape
 from opteq_cvx.maps.peek import hidden, transformed
-from opteq_cvx.weights.bounds import certified, kernel_matrix
+from opteq_cvx.weights.bounds import certified
 from opteq_cvx.weights.part import Part, margin, symmetrized
 from opteq_cvx.weights.semidefinite import ZERO, clip_eigenvalues, factor, lift
 
@@ -93,25 +93,20 @@ def contraction_inverse(W: Tensor) -> Tensor:
 
 
 class Ball(Part):
-    """W = ρ'·contraction(A), ρ' a rounding margin below ρ (see `margin`), so ‖W‖₂ < ρ in every dtype.
-
-    A kernel (O, I, *taps) is bounded as the convolution that uses it, whatever its stride and padding.
-    """
+    """W = ρ'·contraction(A) for matrices, ρ' a rounding margin below ρ (see `margin`), so ‖W‖₂ < ρ in every dtype."""
 
     def __init__(self, radius: float, shape: Shape) -> None:
         super().__init__()
-        matrix, taps = kernel_matrix(torch.empty(shape, device="meta"))
-        self.radius = radius / taps**0.5
-        self.rank = min(matrix.shape)
+        self.radius = radius
+        self.rank = min(shape)
 
     @override
     def forward(self, raw: Tensor) -> Tensor:
-        W = self._radius(raw.dtype) * contraction(kernel_matrix(raw)[0].double())
-        return W.to(raw.dtype).reshape(raw.shape)
+        return (self._radius(raw.dtype) * contraction(raw.double())).to(raw.dtype)
 
     @override
     def right_inverse(self, value: Tensor) -> Tensor:
-        return contraction_inverse(kernel_matrix(value)[0] / self._radius(value.dtype)).reshape(value.shape)
+        return contraction_inverse(value / self._radius(value.dtype))
 
     @override
     def project(self, value: Tensor) -> Tensor:
@@ -122,14 +117,13 @@ class Ball(Part):
         return self._clip(value, self._radius(value.dtype) * (1 - 1e-9))
 
     def _clip(self, value: Tensor, limit: float) -> Tensor:
-        M = kernel_matrix(value)[0]
-        if float(certified(M)) <= limit:
+        if float(certified(value)) <= limit:
             return value
-        U, s, Vh = torch.linalg.svd(M, full_matrices=False)
+        U, s, Vh = torch.linalg.svd(value, full_matrices=False)
         if float(s.max()) <= limit:
             return value
         clipped: Tensor = (U * s.clamp(max=self.radius * (1 - RETREAT))) @ Vh
-        return clipped.reshape(value.shape)
+        return clipped
 
     def _radius(self, dtype: torch.dtype) -> float:
         return float(self.radius * (1 - margin(dtype, self.rank)))

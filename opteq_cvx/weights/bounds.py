@@ -1,7 +1,7 @@
 """Certified upper bounds on the spectral norm: numbers that are never below ‖W‖₂.
 
 All take (*batch, m, n) and return (*batch); all are differentiable. Power iteration is not here: it
-approaches the norm from below. `kernel_matrix` reduces a convolution kernel to a matrix.
+approaches the norm from below. Kernels of convolutions have theirs in `kernels`.
 
 Source: Delattre et al., arXiv 2305.16173 (Gram iteration); the others are textbook.
 """
@@ -62,19 +62,6 @@ def gram(W: Float[Tensor, "*batch m n"], steps: int = GRAM_STEPS) -> Float[Tenso
 def certified(W: Float[Tensor, "*batch m n"]) -> Float[Tensor, "*batch"]:
     """The least of `gram`, `frobenius` and `holder`."""
     return torch.minimum(torch.minimum(frobenius(W), holder(W)), gram(W))
-
-
-def kernel_matrix(K: Tensor) -> tuple[Tensor, int]:
-    """(M, T) with ‖conv(K)‖ ≤ √T·‖M‖₂ for every stride and any zero or circular padding.
-
-    A kernel (O, I, *taps) becomes the (O, I·T) matrix of its filters, T the number of taps: a
-    convolution is M on patches, and an entry of the image lies in at most T patches. A matrix is its
-    own M, with T = 1.
-    """
-    taps = 1
-    for n in K.shape[2:]:
-        taps *= n
-    return K.reshape(K.shape[0], -1), taps
 
 
 def _rounding(W: Tensor) -> float:

@@ -96,11 +96,11 @@ def composite(leaf: Leaf) -> Composite | None:
         entries, norm = _entries(a), None
     elif a.structure == "diag":  # the norm is the largest entry
         entries, norm = _diagonal_ball(a, a.norm), None
-    elif a.structure is None and a.sign is None:
+    elif a.structure is None and a.sign is None and len(leaf.shape) == 2:
         entries, structure, norm = None, Ball(a.norm, leaf.shape), None
     else:
         entries, norm = _entries(a), Rescaled(a.norm)
-    if entries is None and structure is None:
+    if entries is None and structure is None and norm is None:
         return None
     return Composite(entries, structure, norm)
 

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from opteq_cvx.ir.frozen import Shape, size
 from opteq_cvx.ir.param import Leaf
+from opteq_cvx.weights import kernels
 from opteq_cvx.weights.attributes import Attributes, read
-from opteq_cvx.weights.bounds import certified, kernel_matrix
+from opteq_cvx.weights.bounds import certified
 from opteq_cvx.weights.composite import Composite
 
 SHARE = 0.5
@@ -41,8 +42,8 @@ def draw(leaf: Leaf, part: Composite | None, generator: torch.Generator | None =
     if a.structure in ("symmetric", "diag", "sparsity") and part.structure is not None:
         value = part.structure.project(value)
     if a.norm is not None:
-        M, taps = kernel_matrix(value)
-        value = value * (SHARE * a.norm / max(float(certified(M)) * math.sqrt(taps), 1e-300))
+        bound = certified(value) if value.ndim == 2 else kernels.bound(value)
+        value = value * (SHARE * a.norm / max(float(bound), 1e-300))
     return part.inside(part.project(value))
 
 

@@ -1,11 +1,12 @@
-"""Rescaled: a norm bound beside another attribute that shrinking keeps (signs, symmetry, zeros)."""
+"""Rescaled: the norm bound of a kernel, or of a matrix beside an attribute that shrinking keeps (signs, symmetry)."""
 
 import math
 
 from torch import Tensor
 from typing_extensions import override
 
-from opteq_cvx.weights.bounds import gram, kernel_matrix
+from opteq_cvx.weights import kernels
+from opteq_cvx.weights.bounds import gram
 from opteq_cvx.weights.part import Part, margin
 
 RETREAT = 1e-3
@@ -15,8 +16,8 @@ RETREAT = 1e-3
 class Rescaled(Part):
     """W = Y / √(1 + b(Y)²/ρ'²) with b a certified, homogeneous and smooth bound of ‖Y‖₂, so ‖W‖₂ < ρ.
 
-    A bijection onto {b(W) < ρ'}: b is within min(m, n)^(1/1024) of the norm, and W reaches no further
-    than that.
+    A bijection onto {b(W) < ρ'}, and W reaches no further than that: b is within min(m, n)^(1/1024) of the norm of a
+    matrix. A kernel (O, I, *taps) is bounded as the convolution with it, see `kernels.bound`.
 
     Source: Delattre et al., arXiv 2305.16173 (Gram iteration).
     """
@@ -49,8 +50,9 @@ class Rescaled(Part):
         return value if b <= limit else value * (self.radius * (1 - RETREAT) / b)
 
     def _bound(self, value: Tensor) -> Tensor:
-        M, taps = kernel_matrix(value)
-        return gram(M) * math.sqrt(taps)
+        return gram(value) if value.ndim == 2 else kernels.bound(value)
 
     def _limit(self, value: Tensor) -> float:
-        return self.radius * (1 - margin(value.dtype, min(kernel_matrix(value)[0].shape)))
+        """Rounding moves a kernel by at most u‖|K|‖ ≤ u√(T·min(O, I·T))‖K‖ with T taps."""
+        taps = math.prod(value.shape[2:])
+        return self.radius * (1 - margin(value.dtype, taps * min(value.shape[0], value.shape[1] * taps)))

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from opteq_cvx.errors import InputError, message
 from opteq_cvx.ir.param import Leaf
+from opteq_cvx.weights import kernels
 from opteq_cvx.weights.attributes import read
-from opteq_cvx.weights.bounds import certified, exact, kernel_matrix
+from opteq_cvx.weights.bounds import certified, exact
 from opteq_cvx.weights.composite import Composite
 
 ROUNDING = 1e-9
@@ -95,9 +96,8 @@ def admit(leaf: Leaf, part: Composite | None, value: Tensor) -> Tensor:
     a = read(leaf)
     outside = float((kept - value).abs().max()) > slack
     if not outside and a.norm is not None:
-        M, taps = kernel_matrix(kept)
-        limit = a.norm / taps**0.5 * (1 + ROUNDING)
-        outside = float(certified(M)) > limit and float(exact(M)) > limit
+        bounds = (certified, exact) if kept.ndim == 2 else (kernels.bound, kernels.least)
+        outside = all(float(bound(kept)) > a.norm * (1 + ROUNDING) for bound in bounds)
     if outside:
         fix = "assign a value that has the attributes, or pass it as init= to have it projected"
         found = "the assigned value does not have the weight's attributes"

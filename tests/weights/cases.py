@@ -17,6 +17,17 @@ def below(rho: float) -> Check:
     return lambda W, eps: float(np.linalg.svd(W.reshape(W.shape[0], -1), compute_uv=False)[0]) < rho
 
 
+def convolving_below(rho: float) -> Check:
+    """Of the convolution on the infinite grid, at the frequencies of a fine finite one."""
+
+    def check(W: np.ndarray, eps: float) -> bool:
+        taps = tuple(range(2, W.ndim))
+        values = np.fft.fftn(W.astype(np.float64), s=(64,) * len(taps), axes=taps)
+        return float(np.linalg.norm(np.moveaxis(values, (0, 1), (-2, -1)), 2, axis=(-2, -1)).max()) < rho
+
+    return check
+
+
 def symmetric(W: np.ndarray, eps: float) -> bool:
     return np.array_equal(W, W.T)
 
@@ -101,7 +112,8 @@ CASES = (
     ),
     Case("norm", (5, 3), {"norm": 0.95}, below(0.95)),
     Case("norm_wide", (2, 6), {"norm": 3.0}, below(3.0)),
-    Case("norm_kernel", (2, 3, 2, 2), {"norm": 0.9}, below(0.9 / 2)),
+    Case("norm_kernel", (2, 3, 2, 2), {"norm": 0.9}, convolving_below(0.9)),
+    Case("nonneg_norm_kernel", (2, 3, 3), {"nonneg": True, "norm": 0.9}, every(nonneg, convolving_below(0.9))),
     Case("psd_norm", (3, 3), {"PSD": True, "norm": 0.5}, every(psd, below(0.5))),
     Case("nsd_norm", (3, 3), {"NSD": True, "norm": 2.0}, every(lambda W, eps: psd(-W, eps), below(2.0))),
     Case("orthogonal", (4, 4), {"orthogonal": True}, orthonormal),

@@ -5,7 +5,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.signal import convolve2d
 
 from opteq_cvx.weights import bounds
 
@@ -58,18 +57,3 @@ def test_power_iteration_would_not_be_a_certificate() -> None:
     W = torch.randn(9, 6, dtype=torch.float64)
     v = torch.randn(6, dtype=torch.float64)
     assert float((W @ (v / v.norm())).norm()) < float(norm(W)) <= float(bounds.certified(W))
-
-
-@pytest.mark.parametrize("taps", [(3, 3), (1, 2), (2, 4)])
-def test_kernel_matrix_bounds_the_zero_padded_convolution(taps: tuple[int, int]) -> None:
-    rng = np.random.default_rng(0)
-    K = rng.standard_normal((3, 2, *taps))
-    side, columns = 5, []
-    for channel, i, j in np.ndindex(2, side, side):
-        image = np.zeros((2, side, side))
-        image[channel, i, j] = 1.0
-        rows = [sum(convolve2d(image[c], K[o, c]) for c in range(2)) for o in range(3)]
-        columns.append(np.stack(rows).ravel())
-    dense = np.linalg.norm(np.stack(columns, axis=1), 2)
-    M, count = bounds.kernel_matrix(torch.as_tensor(K))
-    assert dense <= count**0.5 * float(bounds.exact(M))
