@@ -58,7 +58,7 @@ class LevelSet(Bounded):
         Spelling(
             text="sum(kl_div(x, y)) <= r",
             constraint=True,
-            variables={"x": (3,), "y": (3,)},
+            variables={"x": (2,), "y": (2,)},
             parameters=R,
             arg="stack([x, y], axis=-1)",
             static={"f": "kl_div", "axes": (-2, -1)},

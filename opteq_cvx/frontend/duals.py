@@ -27,8 +27,8 @@ def signed(term: Term, shape: Shape, factor: float = 1.0) -> Dual:
 
 def level(f: Node, term: Term, shape: Shape, factor: float) -> Dual | None:
     """The multiplier of f(x) ≤ bound for a norm, or a sum of squares, whose level set or epigraph is one term."""
-    if term.atom == "soc":
-        heads = np.arange(size(term.arg.shape)).reshape(term.arg.shape)[..., 0]
+    if term.atom in ("soc", "epigraph"):
+        heads = np.arange(size(term.arg.shape)).reshape(term.arg.shape)[..., 0 if term.atom == "soc" else -1]
         return Dual(_scaled(compose(_reshaped(heads.shape, shape), gather(heads, term.arg.shape)), -factor))
     if term.atom == "level_set":  # the term's own multiplier is that of its function
         return Dual(_scaled(_reshaped(term.data["level"].shape, shape), factor))

@@ -5,11 +5,14 @@ A set with an atom of its own is read before this; sums of several functions tak
 
 from dataclasses import dataclass
 
-from opteq_cvx.atoms.axes import kept
+from opteq_cvx.atoms import Trait, atom
+from opteq_cvx.atoms.axes import joining, kept
 from opteq_cvx.frontend.peel import peel
 from opteq_cvx.frontend.recognized import function_term, value_shape
 from opteq_cvx.ir import act
-from opteq_cvx.ir.frozen import FrozenDict, Shape
+from opteq_cvx.ir import affine as aff
+from opteq_cvx.ir.frozen import FrozenDict, Shape, size
+from opteq_cvx.ir.linmap import Reshape
 from opteq_cvx.ir.param import Const, ParamExpr, const, neg
 from opteq_cvx.ir.param import add as plus
 from opteq_cvx.ir.program import Affine, Origin, Term
@@ -21,33 +24,36 @@ BOUNDED = frozenset(
         "deadzone",
         "exp",
         "huber",
+        "kl_div",
         "lambda_max",
         "lambda_sum_largest",
-        "neg_log_det",
-        "norm_nuc",
-        "sigma_max",
-        "tr_inv",
-        "kl_div",
         "log_sum_exp",
         "logistic",
+        "max",
         "neg_entr",
         "neg_geo_mean",
         "neg_log",
+        "neg_log_det",
         "neg_power",
         "norm2",
         "norm_inf",
+        "norm_nuc",
         "pos",
         "power",
-        "quad_over_lin",
         "rel_entr",
+        "sigma_max",
         "sorted_l1",
         "square",
         "square_pos",
         "sum_largest",
+        "tr_inv",
         "xexp",
     }
 )
-"""Functions whose level sets are found by a root: finite at their proxes, which are exact and cheap."""
+"""Functions whose level sets and epigraphs are found by a root: finite at their proxes, which are exact.
+
+Those of quadratic forms and of quad_over_lin are one second-order cone each, which is cheaper.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +73,44 @@ def sublevel_term(f: Node, bound: Affine, origin: Origin) -> Term | None:
     term = total.term
     if isinstance(term.weight, Const) and (term.weight.dense() < 0).any():
         return None
+    if bound.parts:
+        return _epigraph(total, f.shape, bound, origin)
     static = FrozenDict(f=term.atom, axes=total.axes, options=tuple(sorted(term.static.items())))
     data = dict(term.data) if term.weight is None else {**term.data, "weight": term.weight}
-    if bound.parts:
-        return None
     level = plus(act.spread(bound.offset, f.shape), neg(total.offset))
     data["level"] = act.reshape(act.spread(level, f.shape), kept(term.arg.shape, total.axes))
     return Term("level_set", term.arg, origin, None, static, FrozenDict(data))
+
+
+def _epigraph(total: Total, shape: Shape, bound: Affine, origin: Origin) -> Term | None:
+    """F(x) ≤ t: the entries that meet, flat, and t, along a last axis; rows for the other axes of the argument."""
+    term, axes = total.term, total.axes
+    event = term.arg.shape
+    rows = tuple(n for i, n in enumerate(event) if i - len(event) not in axes)
+    inner = tuple(event[a] for a in axes) or (1,)
+    order = (*(i for i in range(len(event)) if i - len(event) not in axes), *(a + len(event) for a in axes))
+    separable = Trait.SEPARABLE in atom(term.atom).traits
+    data: dict[str, ParamExpr] = {}
+    for name, datum in term.data.items():
+        if separable and size(datum.shape) > 1:
+            data[name] = act.reshape(act.transpose(act.spread(datum, event), order), (*rows, *inner))
+        elif rows and size(datum.shape) > 1:
+            return None
+        else:
+            data[name] = datum
+    if term.weight is not None:
+        moved = act.transpose(act.spread(term.weight, event if separable else term.weight.shape), order)
+        data["weight"] = moved if axes else act.reshape(moved, (*moved.shape, 1))
+    options = dict(term.static)
+    if "axes" in options:
+        options["axes"] = tuple(axes.index(a) - len(axes) for a in options["axes"])
+    static = FrozenDict(
+        f=term.atom, axes=tuple(range(-len(inner), 0)), options=tuple(sorted(options.items())), shape=inner
+    )
+    x = aff.image(joining(event, axes), term.arg)
+    height = aff.add(bound, aff.of_param(act.spread(neg(total.offset), bound.shape)))
+    t = aff.image(Reshape(bound.shape, (*rows, 1), "C"), height)
+    return Term("epigraph", aff.join([x, t]), origin, None, static, FrozenDict(data))
 
 
 def _total(f: Node, origin: Origin) -> Total | None:

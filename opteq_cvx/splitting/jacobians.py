@@ -8,11 +8,14 @@ from torch import Tensor
 
 from opteq_cvx.atoms import Trait
 from opteq_cvx.atoms.axes import Reducing
+from opteq_cvx.atoms.level_set import LevelSet
 from opteq_cvx.ir.frozen import size
 from opteq_cvx.splitting.blocks import Block
 
 WIDE = 256  # most entries that a prox may couple for its Jacobian to be formed
-COUPLED = dict.fromkeys(("soc", "exp_cone", "pow_cone", "kl_div", "rel_entr", "quad_over_lin"), (-1,)) | dict.fromkeys(
+COUPLED = dict.fromkeys(
+    ("soc", "epigraph", "exp_cone", "pow_cone", "kl_div", "rel_entr", "quad_over_lin"), (-1,)
+) | dict.fromkeys(
     ("psd", "norm_nuc", "sigma_max", "lambda_max", "lambda_sum_largest", "neg_log_det", "tr_inv"), (-2, -1)
 )
 """The axes along which functions without static axes couple entries; of others, all of them."""
@@ -106,7 +109,7 @@ def diagonalize(found: Jacobians) -> Spectrum:
 def _axes(block: Block) -> tuple[int, ...]:
     """The axes along which a block's prox couples entries; it acts on each position of the others by itself."""
     f, rank = block.f, block.index.ndim
-    axes = f.axes if isinstance(f, Reducing) else COUPLED.get(f.name, tuple(range(-rank, 0)))
+    axes = f.axes if isinstance(f, Reducing | LevelSet) else COUPLED.get(f.name, tuple(range(-rank, 0)))
     return tuple(a for a in axes if a >= -rank)
 
 

@@ -132,6 +132,7 @@ NONNEGATIVE: Mapping[str, tuple[str, ...]] = {
     "fused_lasso": ("w", "m"),
     "sorted_l1": ("w",),
     "hinges": ("w",),
+    "epigraph": ("weight", "M", "w"),
     "level_set": ("weight", "M", "w"),
 }
 """Data that CVXPY must know to be nonnegative, by the first letters of their names."""
@@ -223,10 +224,20 @@ def _values(x: Argument, static: Static, data: Data) -> Argument:
 
 
 def _level_set(x: Argument, data: Data, static: Static) -> Meaning:
+    return _below(x, vec(broadcast(data["level"], x.reduced(static["axes"]))), data, static)
+
+
+def _epigraph(x: Argument, data: Data, static: Static) -> Meaning:
+    rows = x.groups((-1,))
+    points = Argument(x.flat[rows[:, :-1].reshape(-1)], (*x.shape[:-1], *static["shape"]))
+    return _below(points, x.flat[rows[:, -1]], data, static)
+
+
+def _below(x: Argument, levels: cp.Expression, data: Data, static: Static) -> list[cp.Constraint]:
+    """Σ weight·f(x) ≤ level, for each position of the axes that do not meet."""
     values = _values(x, static, data)
     if "weight" in data:
         values = Argument(FUNCTIONS.multiply(vec(broadcast(data["weight"], values.shape)), values.flat), values.shape)
-    levels = vec(broadcast(data["level"], x.reduced(static["axes"])))
     if not static["axes"]:
         return [values.flat <= levels]
     return [FUNCTIONS.sum(values.flat[g]) <= levels[i] for i, g in enumerate(values.groups(static["axes"]))]
@@ -279,6 +290,7 @@ WHOLE: Mapping[str, Callable[[Argument, Data, Static], Meaning]] = {
     "activation_softmax": _along_rows("softmax"),
     "activation_sparsemax": _along_rows("sparsemax"),
     "box_plane": _box_plane,
+    "epigraph": _epigraph,
     "level_set": _level_set,
     "huber": lambda x, data, static: _huber(x, data),
     "symmetric": lambda x, data, static: [m == m.T for m in _matrices(x)],

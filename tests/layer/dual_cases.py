@@ -100,6 +100,18 @@ def nuclear(b: cp.Parameter) -> cp.Problem:
     return cp.Problem(cp.Minimize(cp.sum_squares(x - SYMMETRIC) + b @ x @ np.ones(N)), [cp.normNuc(x) <= 1])
 
 
+def heights(b: cp.Parameter) -> cp.Problem:
+    x, t, s = cp.Variable((3, N)), cp.Variable(N), cp.Variable()
+    below = [cp.sum(cp.exp(x), axis=0) <= 2 * t, 2 * cp.log_sum_exp(x[0] - b) <= s + 1]
+    return cp.Problem(cp.Minimize(cp.sum_squares(x - 1) + cp.sum_squares(t) + cp.square(s) - b @ x[1]), below)
+
+
+def by_sorting(b: cp.Parameter) -> cp.Problem:
+    x, t = cp.Variable((3, N)), cp.Variable(3)
+    below = [cp.norm1(x[0]) <= t[0], cp.max(x[1]) <= t[1], 2 * cp.norm_inf(x[2]) <= t[2]]
+    return cp.Problem(cp.Minimize(cp.sum_squares(x - 1) + cp.sum_squares(t) - cp.sum(x @ b)), below)
+
+
 CASES = (
     case("bounds", "closed form", lambda x, b: (near(x, b), [x >= -0.2, x <= 0.3])),
     case("crossing_bounds", "closed form", lambda x, b: (near(x, b), [x >= -0.2, x[:2] >= 0.1, x[1:] <= 0.3])),
@@ -132,6 +144,9 @@ CASES = (
     case("each", "closed form", lambda x, b: (near(x, b), [2 * cp.logistic(x) <= 0.7])),
     case("largest", "closed form", lambda x, b: (near(x, b), [cp.max(x) <= 0.1])),
     case("slopes", "Douglas–Rachford", lambda x, b: (curved(x, b), [cp.log_sum_exp(ROWS @ x) <= 1])),
+    case("pair", "closed form", lambda x, b: (near(x, b), [cp.exp(x[0]) <= x[1], cp.norm1(x[2:]) <= 0.1])),
+    DualCase("heights", "Douglas–Rachford", (N,), heights, VALUES),
+    DualCase("sorted", "Douglas–Rachford", (N,), by_sorting, VALUES),
     DualCase("nuclear", "closed form", (N,), nuclear, VALUES),
     DualCase("maximized", "closed form", (N,), maximized, VALUES),
     DualCase("semidefinite", "Douglas–Rachford", (N,), semidefinite, VALUES),

@@ -1,0 +1,142 @@
+"""The epigraph {F(x) ≤ t} of a function F that has an atom with a prox, or of a weighted sum of its values."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from opteq_cvx.atoms.bounded import Bounded, columns, weighted
+from opteq_cvx.atoms.calculus import WEIGHT, epigraph_prox
+from opteq_cvx.atoms.contract import Data, Spelling, Trait
+from opteq_cvx.atoms.primitives import euclidean, indicator, soft_threshold
+from opteq_cvx.atoms.spectral import OfEigenvalues, eigenvalues, singular_values
+from opteq_cvx.ir.frozen import Shape
+
+
+def total(text: str, f: str, **more: Any) -> Spelling:
+    """A sum over a vector of four entries, or a function of it, below t."""
+    given = {"variables": {"x": (4,), "t": ()}, "arg": "hstack([x, t])", **more}
+    static = {"f": f, "axes": (-1,), "shape": (4,), **given.pop("static", {})}
+    return Spelling(text=text, constraint=True, static=static, **given)
+
+
+def cut(u: Tensor, b: Tensor) -> Tensor:
+    """τ with Σ max(u − τ, 0) = τ + b along the last axis, kept: the mean over the entries above it."""
+    top = u.detach().sort(dim=-1, descending=True).values
+    count = torch.arange(1, u.shape[-1] + 1, dtype=u.dtype, device=u.device)
+    above = (top > (top.cumsum(-1) - b.detach()) / (count + 1.0)).sum(-1, keepdim=True)
+    least = torch.where(above > 0, top.gather(-1, (above - 1).clamp(min=0)), torch.inf)
+    held = u >= least
+    return (torch.where(held, u, 0.0).sum(-1, keepdim=True) - b) / (held.sum(-1, keepdim=True) + 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Epigraph(Bounded):
+    """The indicator of {F(x) ≤ t} of [x, t] along the last axis; the projection is (prox_{μF}(v), s + μ), μ a root.
+
+    `shape` is that of one x, whose entries stand flat, and `axes` are its own, all that F reduces.
+    """
+
+    shape: Shape = (1,)
+
+    name = "epigraph"
+    formula = "ι{Σ w f(x) ≤ t} of [x, t], f any function of this table"
+    cost = "about 12 proxes of f"
+    source = "Parikh, Boyd 2014, section 6.6.2; Chandrupatla 1997 (the root)"
+    traits = frozenset({Trait.SET})
+    wrong: ClassVar[tuple[Mapping[str, Any], ...]] = ({"f": "nothing"}, {"f": "nonneg"}, {"f": "exp", "axes": (0,)})
+    spellings = (
+        total("norm1(x) <= t", "abs"),
+        total("max(x) <= t", "max", static={"options": (("axes", (-1,)),)}),
+        total("norm_inf(x) <= t", "norm_inf", static={"options": (("axes", (-1,)),)}),
+        total("sum(exp(x)) <= t", "exp"),
+        total("w @ square(x) <= t", "square", parameters={"w": ((4,), {"pos": True})}, data={"weight": "w"}),
+        total("log_sum_exp(x) <= t", "log_sum_exp", static={"options": (("axes", (-1,)),)}),
+        total(
+            "sum(huber(x - b, 0.5)) <= 1 - t",
+            "huber",
+            parameters={"b": ((4,), {})},
+            arg="hstack([x - b, 1 - t])",
+            data={"M": "0.5"},
+        ),
+        total("sum(log(x)) >= t", "neg_log", arg="hstack([x, -t])", draw=(0.1, 3.0)),
+        Spelling(
+            text="square(x) <= t",
+            constraint=True,
+            variables={"x": (3,), "t": (3,)},
+            arg="stack([x, t], axis=-1)",
+            static={"f": "square", "axes": (-1,)},
+        ),
+        Spelling(
+            text="sum(exp(x), axis=0) <= t",
+            constraint=True,
+            variables={"x": (2, 3), "t": (3,)},
+            arg="hstack([x.T, reshape(t, (3, 1), order='C')])",
+            static={"f": "exp", "axes": (-1,), "shape": (2,)},
+        ),
+        Spelling(
+            text="normNuc(x) <= t",
+            constraint=True,
+            variables={"x": (2, 3), "t": ()},
+            arg="hstack([vec(x, order='C'), t])",
+            static={"f": "norm_nuc", "axes": (-2, -1), "shape": (2, 3)},
+        ),
+    )
+
+    @override
+    def value(self, x: Tensor, data: Data) -> Tensor:
+        return indicator(self.violation(x, data), x.abs().amax(-1, keepdim=True))
+
+    @override
+    def prox(self, v: Tensor, step: Tensor, data: Data) -> Tensor:
+        if WEIGHT not in data and self._sorts:
+            return self._by_sorting(v)
+        x, s = self._apart(v)
+        own = self.own(data)
+        if self.spectral is None:
+            x, t = epigraph_prox(self.whole, x, s, own)
+        else:
+            lift, scalar = self.spectral
+
+            def onto(values: Tensor, s: Tensor, *weight: Tensor) -> Tensor:
+                return epigraph_prox(scalar, values, s, weighted(weight))[0]
+
+            given = columns(data, x.shape[:-2], s)
+            values = (eigenvalues if lift is OfEigenvalues else singular_values)(x)
+            t = epigraph_prox(scalar, values, given[0], weighted(given[1:]))[1].unsqueeze(-1)
+            x = lift(onto)(x, *given)
+        return self._joined(x, t)
+
+    @property
+    def _sorts(self) -> bool:
+        """Whether F is the l1 norm, the largest entry or the largest magnitude of all entries."""
+        return self.f == "abs" or (self.f in ("max", "norm_inf") and len(dict(self.options)["axes"]) == len(self.shape))
+
+    def _by_sorting(self, v: Tensor) -> Tensor:
+        """These three without iteration: ‖x‖₁ by the threshold μ, maxima by the height τ that cuts them."""
+        x, s = v[..., :-1], v[..., -1:]
+        if self.f == "abs":
+            mu = torch.relu(cut(x.abs(), s))
+            return torch.cat([soft_threshold(x, mu), s + mu], dim=-1)
+        if self.f == "max":
+            height = cut(x, -s)
+            return torch.cat([torch.where(x < height, x, height), height], dim=-1)
+        height = torch.relu(cut(x.abs(), -s))
+        return torch.cat([x - soft_threshold(x, height), height], dim=-1)
+
+    def _apart(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """x in its own shape, and the height with as many axes of length 1."""
+        lead = z.shape[:-1]
+        return z[..., :-1].reshape((*lead, *self.shape)), z[..., -1].reshape((*lead, *(1 for _ in self.shape)))
+
+    def _joined(self, x: Tensor, t: Tensor) -> Tensor:
+        lead = x.shape[: x.ndim - len(self.shape)]
+        return torch.cat([x.reshape((*lead, -1)), t.reshape((*lead, 1))], dim=-1)
+
+    @override
+    def violation(self, x: Tensor, data: Data) -> Tensor:
+        """The distance."""
+        return euclidean(x - self.prox(x, torch.ones_like(x[..., :1]), data))
