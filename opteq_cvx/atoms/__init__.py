@@ -31,6 +31,7 @@ TOOLS = frozenset(
         "calculus",
         "chain",
         "contract",
+        "cuts",
         "multiplier",
         "primitives",
         "roots",

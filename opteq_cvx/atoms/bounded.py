@@ -3,10 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
 from opteq_cvx import atoms
-from opteq_cvx.atoms.calculus import WEIGHT, Summed
+from opteq_cvx.atoms.calculus import Summed
 from opteq_cvx.atoms.contract import Atom, Data, Trait
 from opteq_cvx.atoms.spectral import OfEigenvalues, OfSingularValues
 from opteq_cvx.errors import CompileError, message
@@ -97,14 +95,3 @@ class Bounded(Atom):
     def own(self, data: Data) -> Data:
         """F's data, without the level."""
         return {k: t for k, t in data.items() if k != "level"}
-
-
-def columns(data: Data, batch: tuple[int, ...], *more: Tensor) -> tuple[Tensor, ...]:
-    """A level (*batch, 1, 1) and the weight, where there is one, as parameters of a function of spectra (*batch, 1)."""
-    found = (*more, *((data[WEIGHT],) if WEIGHT in data else ()))
-    return tuple(t.squeeze(-1).expand((*batch, 1)) for t in found)
-
-
-def weighted(parameters: tuple[Tensor, ...]) -> Data:
-    """The data of a function of spectra from what `columns` gave beside the level."""
-    return dict(zip((WEIGHT,), parameters, strict=False))

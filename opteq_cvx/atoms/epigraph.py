@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from opteq_cvx.atoms.bounded import Bounded, columns, weighted
+from opteq_cvx.atoms.bounded import Bounded
 from opteq_cvx.atoms.calculus import WEIGHT, epigraph_prox
 from opteq_cvx.atoms.contract import Data, Spelling, Trait
-from opteq_cvx.atoms.primitives import euclidean, indicator, soft_threshold
+from opteq_cvx.atoms.cuts import CUT, cut_epigraph
+from opteq_cvx.atoms.primitives import euclidean, indicator
 from opteq_cvx.atoms.spectral import OfEigenvalues, eigenvalues, singular_values
 from opteq_cvx.ir.frozen import Shape
 
@@ -21,16 +22,6 @@ def total(text: str, f: str, **more: Any) -> Spelling:
     given = {"variables": {"x": (4,), "t": ()}, "arg": "hstack([x, t])", **more}
     static = {"f": f, "axes": (-1,), "shape": (4,), **given.pop("static", {})}
     return Spelling(text=text, constraint=True, static=static, **given)
-
-
-def cut(u: Tensor, b: Tensor) -> Tensor:
-    """τ with Σ max(u − τ, 0) = τ + b along the last axis, kept: the mean over the entries above it."""
-    top = u.detach().sort(dim=-1, descending=True).values
-    count = torch.arange(1, u.shape[-1] + 1, dtype=u.dtype, device=u.device)
-    above = (top > (top.cumsum(-1) - b.detach()) / (count + 1.0)).sum(-1, keepdim=True)
-    least = torch.where(above > 0, top.gather(-1, (above - 1).clamp(min=0)), torch.inf)
-    held = u >= least
-    return (torch.where(held, u, 0.0).sum(-1, keepdim=True) - b) / (held.sum(-1, keepdim=True) + 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,40 +83,27 @@ class Epigraph(Bounded):
 
     @override
     def prox(self, v: Tensor, step: Tensor, data: Data) -> Tensor:
-        if WEIGHT not in data and self._sorts:
-            return self._by_sorting(v)
+        if WEIGHT not in data and self.cuts:
+            return torch.cat(cut_epigraph(self.f, v[..., :-1], v[..., -1:]), dim=-1)
         x, s = self._apart(v)
-        own = self.own(data)
         if self.spectral is None:
-            x, t = epigraph_prox(self.whole, x, s, own)
-        else:
-            lift, scalar = self.spectral
+            return self._joined(*epigraph_prox(self.whole, x, s, self.own(data)))
+        lift, scalar = self.spectral
 
-            def onto(values: Tensor, s: Tensor, *weight: Tensor) -> Tensor:
-                return epigraph_prox(scalar, values, s, weighted(weight))[0]
+        def both(values: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+            if scalar.f.name in CUT:
+                return cut_epigraph(scalar.f.name, values, s)
+            return epigraph_prox(scalar, values, s, {})
 
-            given = columns(data, x.shape[:-2], s)
-            values = (eigenvalues if lift is OfEigenvalues else singular_values)(x)
-            t = epigraph_prox(scalar, values, given[0], weighted(given[1:]))[1].unsqueeze(-1)
-            x = lift(onto)(x, *given)
-        return self._joined(x, t)
+        column = s.squeeze(-1).expand((*x.shape[:-2], 1))
+        values = (eigenvalues if lift is OfEigenvalues else singular_values)(x)
+        onto = lift(lambda values, s: both(values, s)[0])
+        return self._joined(onto(x, column), both(values, column)[1])
 
     @property
-    def _sorts(self) -> bool:
+    def cuts(self) -> bool:
         """Whether F is the l1 norm, the largest entry or the largest magnitude of all entries."""
-        return self.f == "abs" or (self.f in ("max", "norm_inf") and len(dict(self.options)["axes"]) == len(self.shape))
-
-    def _by_sorting(self, v: Tensor) -> Tensor:
-        """These three without iteration: ‖x‖₁ by the threshold μ, maxima by the height τ that cuts them."""
-        x, s = v[..., :-1], v[..., -1:]
-        if self.f == "abs":
-            mu = torch.relu(cut(x.abs(), s))
-            return torch.cat([soft_threshold(x, mu), s + mu], dim=-1)
-        if self.f == "max":
-            height = cut(x, -s)
-            return torch.cat([torch.where(x < height, x, height), height], dim=-1)
-        height = torch.relu(cut(x.abs(), -s))
-        return torch.cat([x - soft_threshold(x, height), height], dim=-1)
+        return self.f in CUT and (self.f == "abs" or len(dict(self.options)["axes"]) == len(self.shape))
 
     def _apart(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """x in its own shape, and the height with as many axes of length 1."""

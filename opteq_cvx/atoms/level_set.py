@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from opteq_cvx.atoms.bounded import NONNEGATIVE, Bounded, columns, weighted
-from opteq_cvx.atoms.calculus import level_multiplier, level_prox
+from opteq_cvx.atoms.bounded import NONNEGATIVE, Bounded
+from opteq_cvx.atoms.calculus import WEIGHT, level_multiplier, level_prox
 from opteq_cvx.atoms.contract import Data, Spelling, Trait
+from opteq_cvx.atoms.cuts import CUT, cut_level
 from opteq_cvx.atoms.primitives import euclidean, indicator
 
 R: Mapping[str, Any] = {"r": ((), {"nonneg": True})}
@@ -101,10 +102,15 @@ class LevelSet(Bounded):
             return level_prox(self.whole, v, data["level"], self.own(data))
         lift, scalar = self.spectral
 
-        def onto(values: Tensor, level: Tensor, *weight: Tensor) -> Tensor:
-            return level_prox(scalar, values, level, weighted(weight))
+        def onto(values: Tensor, level: Tensor) -> Tensor:
+            if scalar.f.name in CUT:
+                return cut_level(scalar.f.name, values, level)
+            return level_prox(scalar, values, level, {})
 
-        return lift(onto)(v, *columns(data, v.shape[:-2], data["level"]))
+        level = data["level"]
+        if WEIGHT in data:
+            level = level / data[WEIGHT]  # one number for each matrix
+        return lift(onto)(v, level.squeeze(-1).expand((*v.shape[:-2], 1)))
 
     @override
     def violation(self, x: Tensor, data: Data) -> Tensor:

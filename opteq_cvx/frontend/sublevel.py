@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from opteq_cvx.atoms import Trait, atom
 from opteq_cvx.atoms.axes import joining, kept
+from opteq_cvx.atoms.bounded import OF_EIGENVALUES, OF_SINGULAR_VALUES
 from opteq_cvx.frontend.peel import peel
 from opteq_cvx.frontend.recognized import function_term, value_shape
 from opteq_cvx.ir import act
@@ -72,6 +73,8 @@ def sublevel_term(f: Node, bound: Affine, origin: Origin) -> Term | None:
         return None
     term = total.term
     if isinstance(term.weight, Const) and (term.weight.dense() < 0).any():
+        return None
+    if bound.parts and term.weight is not None and term.atom in (*OF_EIGENVALUES, *OF_SINGULAR_VALUES):
         return None
     if bound.parts:
         return _epigraph(total, f.shape, bound, origin)

@@ -9,7 +9,8 @@ from torch import Tensor
 import opteq_cvx as oc
 from opteq_cvx.atoms import Spelling
 from opteq_cvx.atoms.calculus import epigraph_prox
-from opteq_cvx.atoms.epigraph import Epigraph, cut
+from opteq_cvx.atoms.cuts import cut
+from opteq_cvx.atoms.epigraph import Epigraph
 from opteq_cvx.frontend import read
 from opteq_cvx.verify.spelled import case, spell
 
