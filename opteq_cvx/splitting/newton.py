@@ -19,12 +19,12 @@ from opteq_cvx.splitting import infeasibility
 from opteq_cvx.splitting.blocks import Block
 from opteq_cvx.splitting.contract import Theta
 from opteq_cvx.splitting.jacobians import jacobians
+from opteq_cvx.splitting.penalty import GROW, Penalty
+from opteq_cvx.splitting.sizes import top
 from opteq_cvx.splitting.system import matmul
 
 INNER = 0.1  # the gradient of φ is made so much smaller than the primal residual before multipliers move
-FALL = 0.25  # R grows where an outer step reduces the primal residual by less
-GROW = 10.0
-LIMIT = 1e8  # R never grows by more than this
+FALL = 0.25  # R grows where an outer step reduces the primal residual by less (see `penalty`)
 TRIES = 20  # evaluations of φ′ in one line search
 CERTAIN = 1e-6  # tolerance of a certificate of infeasibility
 FEASIBLE = 1e-4  # primal residual up to which a falling ray means that the program is unbounded
@@ -65,7 +65,9 @@ def finish(
     """Newton steps from `start` = (x, y) until the error of each sample is below `tolerance`, at most `steps`."""
     p, q, k, b, *rest = theta
     x, y = start
-    center, growth, before = x, x.new_ones(x.shape[0], 1), x.new_full((x.shape[0],), torch.inf)
+    center, before = x, x.new_full((x.shape[0],), torch.inf)
+    penalty = Penalty.of(parts, metric, k, b, tolerance)
+    growth = penalty.ceiling(penalty.terms(x, y, metric), torch.ones_like(before)).clamp_max(1.0)
     never = torch.zeros_like(before, dtype=torch.bool)
     best = Finish(x, torch.zeros_like(y), y, before, torch.zeros_like(before, dtype=torch.int64), never, never)
     for step in range(1, steps + 1):
@@ -81,8 +83,11 @@ def finish(
         if bool(over.all()) or step == steps:
             break
         gradient = matmul(x, p) + q + matmul(moved, k) + sigma * (x - center)
-        size = torch.stack([_top(matmul(x, p)), _top(q.expand_as(x)), _top(matmul(moved, k))]).amax(0).clamp_min(1.0)
-        done = _top(gradient) / size <= (INNER * primal).clamp_min(0.3 * tolerance)
+        size = torch.stack([top(matmul(x, p)), top(q.expand_as(x)), top(matmul(moved, k))]).amax(0).clamp_min(1.0)
+        terms = penalty.terms(x, y, r)
+        done = top(gradient) <= torch.maximum(
+            size * (INNER * primal).clamp_min(0.3 * tolerance), penalty.noise(terms, r)
+        )
         slow = done & (primal > FALL * before)
         before = torch.where(done, primal, before)
         if bool((done & ~over).any()):
@@ -93,7 +98,8 @@ def finish(
                 unbounded=best.unbounded | (done & ~over & ray.unbounded & (primal <= FEASIBLE)),
             )
         y, center = torch.where(done[:, None], moved, y), torch.where(done[:, None], x, center)
-        growth = torch.where(slow[:, None], (growth * GROW).clamp_max(LIMIT), growth)
+        grown = torch.minimum(torch.where(slow[:, None], growth * GROW, growth), penalty.ceiling(terms, size))
+        growth = torch.where(done[:, None], grown, growth)
         if bool(done.all()):
             continue
         curvature = p + torch.diag_embed(sigma.expand(x.shape[0], -1)) + _curvature(parts, rest, r, v, k)
@@ -129,10 +135,6 @@ def _better(best: Finish, x: Tensor, w: Tensor, y: Tensor, error: Tensor, step: 
         error=torch.where(take, error, best.error),
         steps=torch.where(best.error > tolerance, torch.full_like(best.steps, step), best.steps),
     )
-
-
-def _top(x: Tensor) -> Tensor:
-    return x.abs().amax(dim=1) if x.shape[1] else x.new_zeros(x.shape[0])
 
 
 def _solve(h: Tensor, right: Tensor) -> Tensor:

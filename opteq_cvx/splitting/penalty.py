@@ -1,0 +1,56 @@
+"""How far the metric R of the augmented Lagrangian may grow, row by row: not beyond what rounding allows.
+
+The multipliers are y = R(v − w), so that y is uncertain by ε R (|K||x| + |b| + |y|/R), ε the unit of rounding. Where
+Kᵀy is uncertain by more than the tolerance, no step finds the minimum of the inner problem any more.
+Source: rounding of sums, Higham, *Accuracy and Stability of Numerical Algorithms* (2002), section 3.1.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from opteq_cvx.atoms import Trait
+from opteq_cvx.splitting.blocks import Block
+from opteq_cvx.splitting.sizes import top
+from opteq_cvx.splitting.system import matmul
+
+GROW = 10.0
+LIMIT = 1e8  # R never grows by more than this
+NOISE = 0.3  # rounding moves a row's part of Kᵀy by at most this share of the tolerance
+
+
+@dataclass(frozen=True, slots=True)
+class Penalty:
+    """The metric R (1|B, m) to grow from, |K| (1|B, m, n), b (1|B, m), and rows that share one entry of R."""
+
+    metric: Tensor
+    k: Tensor
+    b: Tensor
+    shared: tuple[slice, ...]
+    tolerance: float
+
+    @staticmethod
+    def of(parts: Sequence[Block], metric: Tensor, k: Tensor, b: Tensor, tolerance: float) -> "Penalty":
+        """Rows that a prox couples share their entry of R."""
+        coupled = [p.index for p in parts if Trait.SEPARABLE not in p.f.traits and p.index.size > 1]
+        shared = tuple(slice(int(i.flat[0]), int(i.flat[0]) + i.size) for i in coupled)
+        return Penalty(metric, k.abs(), b, shared, tolerance)
+
+    def terms(self, x: Tensor, y: Tensor, r: Tensor) -> Tensor:
+        """|K||x| + |b| + |y|/R (B, m): the size of what v − w is the difference of."""
+        return matmul(x.abs(), self.k.mT) + self.b.abs() + y.abs() / r
+
+    def noise(self, terms: Tensor, r: Tensor) -> Tensor:
+        """The uncertainty of Kᵀy (B,), in the maximum norm."""
+        return top(matmul(torch.finfo(r.dtype).eps * r * terms, self.k))
+
+    def ceiling(self, terms: Tensor, size: Tensor) -> Tensor:
+        """The growth (B, m) at which rounding moves Kᵀy, of the size `size` (B,), by NOISE tolerances."""
+        largest = self.k.amax(dim=2) if self.k.shape[2] else torch.zeros_like(self.metric)
+        unit = torch.finfo(terms.dtype).eps * largest * self.metric * terms
+        limit = (NOISE * self.tolerance * size[:, None] / unit.clamp_min(torch.finfo(unit.dtype).tiny)).clamp_max(LIMIT)
+        for rows in self.shared:
+            limit[:, rows] = limit[:, rows].amin(dim=1, keepdim=True)
+        return limit
