@@ -77,8 +77,8 @@ def compile(
             for the equilibrium, in which every program is minimized at the tied values.
         certify: whether ties that are neither variational nor a monotone inclusion are refused; without it any fixed
             point is taken.
-        splitting: "closed-form", "forward-backward", "douglas-rachford" or "primal-dual" instead of the plan's choice;
-            saved with the layer.
+        splitting: "closed-form", "forward-backward", "davis-yin", "douglas-rachford" or "primal-dual" instead of the
+            plan's choice; saved with the layer.
         gp: the problem is geometric: the network works with logarithms, inputs, weights and outputs are as declared.
         decorrelate: `HSIC(strength=...)`, a prior over the batch that enters the map as a gradient step, in training
             only. Not convex, not certified: the plan and `stats.coupled` say so, and a CouplingWarning is given.

@@ -18,6 +18,7 @@ from opteq_cvx.plan_latex import formulas
 from opteq_cvx.plan_text import (
     WHEN,
     closed_form_lines,
+    davis_yin_lines,
     douglas_rachford_lines,
     forward_backward_lines,
     matrix_free_lines,
@@ -32,6 +33,7 @@ from opteq_cvx.splitting.choice import SplittingName, checked, refused, too_dens
 from opteq_cvx.splitting.closed_form import ClosedForm, closed_form
 from opteq_cvx.splitting.contract import Splitting
 from opteq_cvx.splitting.cyclic import Cyclic
+from opteq_cvx.splitting.davis_yin import DavisYin
 from opteq_cvx.splitting.douglas_rachford import DouglasRachford
 from opteq_cvx.splitting.forward_backward import ForwardBackward
 from opteq_cvx.splitting.graph_form import GraphForm
@@ -43,6 +45,7 @@ from opteq_cvx.splitting.quadratic import QuadraticPart, refuse_indefinite
 from opteq_cvx.splitting.saddle_form import SaddleForm
 from opteq_cvx.splitting.selected import Selected
 from opteq_cvx.splitting.structure import Structure, structure
+from opteq_cvx.splitting.two_groups import TwoGroups
 from opteq_cvx.ties.chosen import constrained, cyclic, monotone
 from opteq_cvx.ties.equilibrium import Inclusion, inclusion, scaled
 from opteq_cvx.ties.joint import TIES
@@ -114,7 +117,8 @@ def make_plan(
     select: SecondStage | None = None,
     formed: bool = False,
 ) -> Plan:
-    """Run the passes and choose a splitting: closed form, else forward–backward, else Douglas–Rachford, else PDHG.
+    """Run the passes and choose a splitting: closed form, else forward–backward, else Douglas–Rachford, else Davis–Yin
+    or PDHG.
 
     Tied programs become one program where they are variational, else one monotone inclusion. With `select`, the
     splitting is that of the program with the second objective, at four strengths of it.
@@ -132,7 +136,7 @@ def make_plan(
     if select is not None:
         first = make_plan(program, trace, splitting=splitting)
         second = make_plan(select.program, splitting=splitting, formed=True)
-        if isinstance(second.splitting, PrimalDual):
+        if isinstance(second.splitting, PrimalDual | DavisYin):
             if splitting is not None:
                 raise refused(splitting, "a selection needs proxes in the variable or a factorization")
             second = make_plan(select.program, splitting="douglas-rachford")
@@ -148,7 +152,7 @@ def make_plan(
         if term.origin.where != TIES:
             refuse_indefinite(term)
     back = Multipliers.of(source, program)
-    if splitting in ("douglas-rachford", "primal-dual"):
+    if splitting in ("davis-yin", "douglas-rachford", "primal-dual"):
         return _general(program, source, back, splitting, "another was asked for")
     parts = structure(program)
     if isinstance(parts, str):
@@ -169,9 +173,17 @@ def make_plan(
 
 
 def _general(program: Program, source: Program, back: Multipliers, wanted: SplittingName | None, refusal: str) -> Plan:
-    """Douglas–Rachford, or PDHG where it is asked for or a factorization is too large."""
+    """Douglas–Rachford; where it is asked for or a factorization is too large Davis–Yin, if it fits, or PDHG."""
     saddle = SaddleForm.of(program)
     large = too_dense(saddle.maps)
+    if wanted == "davis-yin" or (wanted is None and large is not None):
+        groups = TwoGroups.of(program)
+        if isinstance(groups, TwoGroups):
+            why = large if large is not None else "another was asked for"
+            lines = davis_yin_lines(groups, refusal, why)
+            return Plan(program, DavisYin(groups), "Davis–Yin", lines, source, back, groups.smooth.stage)
+        if wanted is not None:
+            raise refused(wanted, groups)
     if wanted == "primal-dual" or (wanted is None and large is not None):
         why = large if large is not None else "another was asked for"
         return Plan(program, PrimalDual(saddle), "PDHG", primal_dual_lines(saddle, refusal, why), source, back)

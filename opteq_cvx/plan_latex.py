@@ -6,6 +6,7 @@ from opteq_cvx.ir.program import Program, Term
 from opteq_cvx.splitting.closed_form import ClosedForm
 from opteq_cvx.splitting.contract import Splitting
 from opteq_cvx.splitting.cyclic import Cyclic
+from opteq_cvx.splitting.davis_yin import DavisYin
 from opteq_cvx.splitting.douglas_rachford import DouglasRachford
 from opteq_cvx.splitting.forward_backward import ForwardBackward
 from opteq_cvx.splitting.matrix_free import FactoredForwardBackward
@@ -24,6 +25,11 @@ DR = (
 PD = (
     r"x^+ = \mathrm{prox}_{T g}\bigl(x - T(\nabla h(x) + K^\top y)\bigr), \quad "
     r"y^+ = \mathrm{prox}_{S f^*}\bigl(y + S(K(2x^+ - x) + b)\bigr)"
+)
+DY = (
+    r"u = \mathrm{prox}_{\gamma f_1}\bigl(x - \gamma(\nabla h(x) + y)\bigr), \quad "
+    r"z = x + \gamma y + \lambda(u - x), \quad "
+    r"x \leftarrow \mathrm{prox}_{\gamma f_2}(z), \quad y \leftarrow (z - x)/\gamma"
 )
 CYCLE = (
     r"u_k \leftarrow \mathrm{prox}_{f_k / p_k}\Bigl(\tfrac{1}{p_k}\bigl(\textstyle\sum_j C_{kj} u_j - q_k\bigr)\Bigr)"
@@ -51,6 +57,8 @@ def formulas(splitting: Splitting, program: Program, *, objective: bool) -> tupl
             return *unit, _forward_backward(u, bool(rest)), *parts
         case DouglasRachford():
             return DR, *parts
+        case DavisYin():
+            return DY, *parts
         case PrimalDual():
             return PD, *parts
         case Selected():

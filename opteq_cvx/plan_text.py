@@ -12,6 +12,7 @@ from opteq_cvx.splitting.pieces import Piece
 from opteq_cvx.splitting.quadratic import Bounds
 from opteq_cvx.splitting.saddle_form import SaddleForm
 from opteq_cvx.splitting.structure import Structure
+from opteq_cvx.splitting.two_groups import TwoGroups
 
 WHEN = {
     Stage.CONSTANT: "once, at compile time",
@@ -152,6 +153,30 @@ def douglas_rachford_lines(form: GraphForm, refused: str) -> tuple[tuple[str, st
             f"2 products with K ({m}×{n}), 2 with the factor, {count}: {si(flops)}flop a sample",
         ),
         ("not used", f"forward–backward: {refused}"),
+    )
+
+
+def davis_yin_lines(form: TwoGroups, refused_first: str, refused_factor: str) -> tuple[tuple[str, str], ...]:
+    each = (f"{k} {list(s) if s else 'scalar'}" for k, s in zip(form.layout.names, form.layout.shapes, strict=True))
+    groups = [(name, block) for name, group in (("f", form.first), ("g", form.second)) for block in group]
+    proxes = []
+    for name, block in groups:
+        more = f", then clipped to {block.interval.origin}" if block.interval is not None else ""
+        on = counted(block.index.size, "entry")
+        proxes.append((f"prox {name}", f"{block.f.name}{weight(block)} on {on}: {block.origin}{more}"))
+    return (
+        ("form", "min ½xᵀPx + qᵀx + f(x) + g(x), each of f and g of disjoint blocks of x"),
+        ("unknowns", f"{', '.join(each)}: {counted(form.n, 'unknown')}"),
+        ("update", "u = prox_f(x − γ(Px + q + y)), z = x + γy + λ(u − x), x ← prox_g(z), y ← (z − x)/γ"),
+        ("quadratic", f"½uᵀPu by gradient steps, from {sources(form.smooth.quadratic)}"),
+        *linear(form.smooth.linear),
+        *proxes,
+        ("step", "γ = ‖x‖/‖y‖ ≤ 1/λ_max(P), per sample; λ = 0.8 (2 − γλ_max(P)/2)"),
+        ("converges", "averaged map: converges whenever a solution with duals exists"),
+        ("factor", f"none: P is applied through its maps, never formed; λ_max(P) {WHEN[form.smooth.stage]}"),
+        ("iteration", f"1 product with P, {counted(len(groups), 'prox')}"),
+        ("not used", f"forward–backward: {refused_first}"),
+        ("not used", f"Douglas–Rachford: {refused_factor}"),
     )
 
 

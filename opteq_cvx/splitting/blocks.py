@@ -301,3 +301,16 @@ def inverse_order(blocks: Sequence[Block], n: int) -> IntArray | None:
         return None
     rest = np.setdiff1d(np.arange(n), used)
     return freeze_index(np.argsort(np.concatenate([used, rest]), kind="stable"))
+
+
+def stacked(blocks: Sequence[Block]) -> tuple[Block, ...]:
+    """The blocks on rows of their own, one after the other."""
+    out: list[Block] = []
+    start = 0
+    for block in blocks:
+        stop = start + block.index.size
+        index = freeze_index(np.arange(start, stop).reshape(block.index.shape))
+        interval = None if block.interval is None else replace(block.interval, index=index)
+        out.append(replace(block, index=index, interval=interval))
+        start = stop
+    return tuple(out)

@@ -5,7 +5,7 @@ from typing import Literal, get_args
 from opteq_cvx.errors import CompileError, message
 from opteq_cvx.splitting.operators import Maps
 
-SplittingName = Literal["closed-form", "forward-backward", "douglas-rachford", "primal-dual"]
+SplittingName = Literal["closed-form", "forward-backward", "davis-yin", "douglas-rachford", "primal-dual"]
 NAMES: tuple[str, ...] = get_args(SplittingName)
 
 DENSE = 1 << 22

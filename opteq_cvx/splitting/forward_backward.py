@@ -6,21 +6,19 @@ depend on it.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 from typing_extensions import override
 
 from opteq_cvx.atoms import Trait
 from opteq_cvx.descent import Map, SharedSteps, Steps
-from opteq_cvx.ir.frozen import Frozen, freeze_index
+from opteq_cvx.ir.frozen import Frozen
 from opteq_cvx.maps.evaluate import Environment
 from opteq_cvx.maps.peek import known_true
 from opteq_cvx.splitting import blocks, infeasibility, newton, support
-from opteq_cvx.splitting.blocks import Block
 from opteq_cvx.splitting.contract import Polished, Prepared, Splitting, Theta
 from opteq_cvx.splitting.jacobians import formable
 from opteq_cvx.splitting.linearization import AutogradLinearization, Linearization, SymmetricLinearization
@@ -206,7 +204,7 @@ class ForwardBackward(Frozen, Splitting):
     def polish(self, z: Tensor, theta: Theta, prepared: Prepared, tolerance: float, steps: int) -> Polished | None:
         """Newton steps on an augmented Lagrangian, in the form w = u on the coordinates of the blocks."""
         p, q, *rest = theta
-        n, parts = self.dimension, self._rows()
+        n, parts = self.dimension, blocks.stacked(self.parts.blocks)
         m = sum(block.index.size for block in parts)
         if z.shape[0] * n * n * (n + m) > NEWTON_WORK or not formable(parts):
             return None
@@ -227,23 +225,6 @@ class ForwardBackward(Frozen, Splitting):
         sigma, metric = (SIGMA * scale).expand(-1, n), (RHO * scale).expand(-1, m)
         done = newton.finish(parts, data, sigma, metric, (z, y), residuals, tolerance=tolerance, steps=steps)
         return Polished(done.x, done.steps, done.infeasible, done.unbounded)
-
-    def _rows(self) -> tuple[Block, ...]:
-        """The blocks on rows of their own, one after the other."""
-        out: list[Block] = []
-        start = 0
-        for block in self.parts.blocks:
-            stop = start + block.index.size
-            index = freeze_index(np.arange(start, stop).reshape(block.index.shape))
-            out.append(
-                replace(
-                    block,
-                    index=index,
-                    interval=None if block.interval is None else replace(block.interval, index=index),
-                )
-            )
-            start = stop
-        return tuple(out)
 
     @override
     def primal(self, z: Tensor, theta: Theta, prepared: Prepared) -> Tensor:

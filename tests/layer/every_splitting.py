@@ -12,6 +12,7 @@ import opteq_cvx as oc
 from opteq_cvx.splitting.closed_form import ClosedForm
 from opteq_cvx.splitting.contract import Splitting
 from opteq_cvx.splitting.cyclic import Cyclic
+from opteq_cvx.splitting.davis_yin import DavisYin
 from opteq_cvx.splitting.douglas_rachford import DouglasRachford
 from opteq_cvx.splitting.forward_backward import ForwardBackward
 from opteq_cvx.splitting.graph_inclusion import GraphInclusion
@@ -107,6 +108,28 @@ def cones(**options: object) -> oc.EquilibriumLayer:
     return oc.compile(cp.Problem(cp.Minimize(cost), [cp.norm(x[:3]) <= 0.3 + 0.1 * x[3]]), **options)
 
 
+def overlapping(**options: object) -> oc.EquilibriumLayer:
+    """A simplex and the two largest entries of the same vector: polyhedral functions of two groups, P with weights."""
+    rng = _rng()
+    x, u = oc.Input(5, name="x"), cp.Variable(5, name="u")
+    a = oc.Weight((5, 5), name="A", init=np.eye(5) + 0.2 * rng.normal(size=(5, 5)))
+    lam = oc.Weight(name="lam", nonneg=True, init=0.15)
+    cost = 0.5 * cp.sum_squares(a @ u - x) + lam * cp.sum_largest(u, 2)
+    return oc.compile(cp.Problem(cp.Minimize(cost), [u >= 0, cp.sum(u) == 1]), splitting="davis-yin", **options)
+
+
+def rows_and_columns(**options: object) -> oc.EquilibriumLayer:
+    """Norms of rows and of columns of a matrix, with data and a box in one group: curved proxes that overlap."""
+    rng = _rng()
+    x, u = oc.Input((3, 4), name="x"), cp.Variable((3, 4), name="u")
+    r = oc.Weight(3, name="r", nonneg=True, init=rng.uniform(0.05, 0.15, size=3))
+    kernel = oc.Weight((1, 1, 2, 2), name="K", init=np.array([[[[0.4, 0.2], [-0.1, 0.1]]]]))
+    image = cp.reshape(u, (1, 3, 4), order="C")
+    cost = 0.5 * cp.sum_squares(oc.conv2d(image, kernel)) + 0.5 * cp.sum_squares(u - x - 2)
+    cost += r @ cp.norm(u, 2, axis=1) + 0.1 * cp.sum(cp.norm(u, 2, axis=0))
+    return oc.compile(cp.Problem(cp.Minimize(cost)), splitting="davis-yin", **options)
+
+
 def by_products(**options: object) -> oc.EquilibriumLayer:
     """The quadratic program again, its matrices only multiplied with."""
     return inequalities(splitting="primal-dual", max_steps=40_000, **options)
@@ -150,6 +173,8 @@ PROGRAMS = (
     Program("matrix-free, curved prox", FactoredForwardBackward, smooth_convolutions, ((2, 3, 3),), curved=True),
     Program("Douglas-Rachford", DouglasRachford, inequalities, ((4,), (5,))),
     Program("Douglas-Rachford, cones", DouglasRachford, cones, ((4,),), curved=True),
+    Program("Davis-Yin", DavisYin, overlapping, ((5,),)),
+    Program("Davis-Yin, curved proxes", DavisYin, rows_and_columns, ((3, 4),), curved=True),
     Program("primal-dual", PrimalDual, by_products, ((4,), (5,))),
     Program("cyclic", Cyclic, cycle, ((3,),), energy=False),
     Program("monotone inclusion", MonotoneInclusion, skew, ((3,),), energy=False),
