@@ -16,6 +16,7 @@ OF_EIGENVALUES: dict[str, tuple[str, Options]] = {
     "lambda_max": ("max", ()),
     "lambda_sum_largest": ("sum_largest", ()),
     "neg_log_det": ("neg_log", ()),
+    "neg_von_neumann_entr": ("neg_entr", ()),
     "tr_inv": ("power", (("p", -1.0),)),
 }
 """Functions of symmetric matrices, by the function of their eigenvalues (of all of them, or summed)."""

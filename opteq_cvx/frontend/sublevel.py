@@ -36,6 +36,7 @@ BOUNDED = frozenset(
         "neg_log",
         "neg_log_det",
         "neg_power",
+        "neg_von_neumann_entr",
         "norm2",
         "norm_inf",
         "norm_nuc",

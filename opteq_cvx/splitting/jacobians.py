@@ -16,7 +16,17 @@ WIDE = 256  # most entries that a prox may couple for its Jacobian to be formed
 COUPLED = dict.fromkeys(
     ("soc", "epigraph", "exp_cone", "pow_cone", "kl_div", "rel_entr", "quad_over_lin"), (-1,)
 ) | dict.fromkeys(
-    ("psd", "norm_nuc", "sigma_max", "lambda_max", "lambda_sum_largest", "neg_log_det", "tr_inv"), (-2, -1)
+    (
+        "psd",
+        "norm_nuc",
+        "sigma_max",
+        "lambda_max",
+        "lambda_sum_largest",
+        "neg_log_det",
+        "neg_von_neumann_entr",
+        "tr_inv",
+    ),
+    (-2, -1),
 )
 """The axes along which functions without static axes couple entries; of others, all of them."""
 

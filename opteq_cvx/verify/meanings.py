@@ -300,6 +300,9 @@ WHOLE: Mapping[str, Callable[[Argument, Data, Static], Meaning]] = {
     "lambda_max": lambda x, data, static: _spectral(FUNCTIONS.lambda_max, x),
     "lambda_sum_largest": lambda x, data, static: _spectral(lambda m: FUNCTIONS.lambda_sum_largest(m, static["k"]), x),
     "neg_log_det": lambda x, data, static: _spectral(lambda m: -FUNCTIONS.log_det(m), x),
+    "neg_von_neumann_entr": lambda x, data, static: _spectral(
+        lambda m: -FUNCTIONS.von_neumann_entr(FUNCTIONS.symmetric_wrap(m)), x
+    ),
     "tr_inv": lambda x, data, static: _spectral(FUNCTIONS.tr_inv, x),
 }
 

@@ -189,3 +189,14 @@ def test_projection_on_the_psd_cone_is_moreaus() -> None:
     assert torch.allclose(plus + minus, v, rtol=0, atol=1e-13)
     assert float((plus @ minus).abs().max()) <= 1e-12
     assert float(torch.linalg.eigvalsh(plus).min()) >= -1e-13
+
+
+def test_the_prox_of_the_von_neumann_entropy_meets_its_optimality_condition(generator: torch.Generator) -> None:
+    """X + t(ln X + I) = V."""
+    v = 2.0 * torch.randn((20, 4, 4), dtype=torch.float64, generator=generator)
+    v, t = (v + v.mT) / 2, torch.tensor([[[0.7]]], dtype=torch.float64)
+    x = atom("neg_von_neumann_entr").from_static({}).prox(v, t, {})
+    values, vectors = torch.linalg.eigh(x)
+    logarithm = (vectors * values.log().unsqueeze(-2)) @ vectors.mT
+    back = x + 0.7 * (logarithm + torch.eye(4, dtype=torch.float64))
+    torch.testing.assert_close(back, v, rtol=1e-10, atol=1e-10)
