@@ -20,6 +20,8 @@ class _Root(Entrywise):
         v, t = inputs
         some = torch.where(t > 0, t, 1.0)
         x = some * wright_omega(v / some - 1.0 - some.log())
+        better = x - (x + some * (1.0 + x.log()) - v) * (x / (x + some))  # what the rounding of ln t did
+        x = torch.where(better.isfinite() & (better > 0), better, x)
         return torch.where(t > 0, x, torch.where(v <= 0, 0.0, v))
 
     @override

@@ -39,8 +39,9 @@ class _Root(Implicit):
             return f, _share(v, x, w)
 
         s = newton(residual, low, high, high)
+        k = _polished(s.exp(), v, t, w)
         lost = (step <= 0) | (residual(low)[0] >= 0)
-        return torch.where(lost, torch.where(v.isnan().any(-1, keepdim=True), torch.nan, 0.0), s.exp())
+        return torch.where(lost, torch.where(v.isnan().any(-1, keepdim=True), torch.nan, 0.0), k)
 
     def _partials(self, k: Tensor, inputs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         """∂k/∂v and ∂k/∂t."""
@@ -64,6 +65,15 @@ class _Root(Implicit):
     def pull(self, x: Tensor, inputs: tuple[Tensor, ...], grad: Tensor) -> tuple[Tensor, ...]:
         by_v, by_t = self._partials(x, inputs)
         return by_v * grad, by_t * grad, torch.zeros_like(inputs[2])
+
+
+def _polished(k: Tensor, v: Tensor, t: Tensor, w: Tensor) -> Tensor:
+    """k after a step on k/(t·Π x^w) = 1, which the rounding of ln k leaves; x by its largest entry, as Σ w = 1."""
+    x = NegLog().prox(v, k * w, {})
+    top = torch.where(w > 0, x, 0.0).amax(-1, keepdim=True)
+    excess = k / t / top / torch.where(w > 0, x / top, 1.0).pow(w).prod(-1, keepdim=True) - 1.0
+    better = k * (1.0 - excess / _share(v, x, w))
+    return torch.where(excess.abs() < float(torch.finfo(k.dtype).eps ** 0.5), better, k)
 
 
 def _share(v: Tensor, x: Tensor, w: Tensor) -> Tensor:

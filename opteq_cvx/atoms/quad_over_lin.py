@@ -8,21 +8,54 @@ from typing_extensions import override
 
 from opteq_cvx.atoms.arguments import affine_of
 from opteq_cvx.atoms.contract import Atom, Data, Recognized, Spelling, Trait
-from opteq_cvx.atoms.power import FallingPower
 from opteq_cvx.atoms.primitives import indicator
+from opteq_cvx.atoms.roots import Entrywise, newton
 from opteq_cvx.ir import affine as aff
 from opteq_cvx.ir.frozen import size
 from opteq_cvx.ir.linmap import Reshape
 from opteq_cvx.ir.tree import Node
 
-_ROOT = FallingPower(-1.0)
+
+@dataclass(frozen=True, slots=True)
+class _Height(Entrywise):
+    """y ≥ 0 with y − ts/(y + 2t)² = b, 0 where there is none: y itself, which y + 2t would lose for large t."""
+
+    @override
+    def solve(self, *inputs: Tensor) -> Tensor:
+        b, t, s = inputs
+        low = torch.relu(b)
+        some = torch.where(t > 0, t, 1.0)
+        least = torch.minimum(s / (4.0 * some), some ** (1.0 / 3.0) * s ** (1.0 / 3.0))
+        high = low + torch.where(t > 0, least, 0.0)
+        gap = torch.where(high > b, high - b, 1.0)
+        start = torch.minimum(torch.maximum(low, some.sqrt() * (s / gap).sqrt() - 2.0 * some), high)  # below the root
+
+        def residual(y: Tensor) -> tuple[Tensor, Tensor]:
+            w = y + 2.0 * some
+            bent = (some / w) * (s / w)
+            return y - bent - b, 1.0 + 2.0 * bent / w
+
+        y = newton(residual, low, high, start)
+        return torch.where(t > 0, y, low)
+
+    @override
+    def partials(self, x: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+        b, t, s = inputs
+        w = x + 2.0 * t
+        inside = (w > 0) & ((x > 0) | (4.0 * t * b + s > 0))
+        w = torch.where(w > 0, w, 1.0)
+        rate = torch.where(inside, 1.0 / (1.0 + 2.0 * (t / w) * (s / w) / w), 0.0)
+        return rate, rate * (s / w) * (1.0 - 4.0 * t / w) / w, rate * (t / w) / w
+
+
+_HEIGHT = _Height()
 
 
 @dataclass(frozen=True, slots=True)
 class QuadOverLin(Atom):
     """f(x, y) = ‖x‖²/y for y > 0, and 0 at the origin.
 
-    The prox at (a, b) is x = a·y/w, y = w − 2t with the root w of w − t‖a‖²/w² = b + 2t, and 0 where 4tb + ‖a‖² ≤ 0.
+    The prox at (a, b) is x = a·y/(y + 2t) with the root y of y − t‖a‖²/(y + 2t)² = b, and 0 where 4tb + ‖a‖² ≤ 0.
     """
 
     name = "quad_over_lin"
@@ -71,11 +104,12 @@ class QuadOverLin(Atom):
     def prox(self, v: Tensor, step: Tensor, data: Data) -> Tensor:
         a, b = v[..., :-1], v[..., -1:]
         square = (a * a).sum(-1, keepdim=True)
-        w = _ROOT(b + 2.0 * step, step * square)
+        y = _HEIGHT(b, step, square)
+        w = y + 2.0 * step
         some = w > 0
-        x = a * (1.0 - 2.0 * step / torch.where(some, w, 1.0))
+        x = a * (y / torch.where(some, w, 1.0))
         origin = (4.0 * step * b + square <= 0) & (b <= 0)
-        x_y = torch.cat([torch.where(some, x, a), w - 2.0 * step], dim=-1)
+        x_y = torch.cat([torch.where(some, x, a), y], dim=-1)
         return torch.where(origin, v - v, x_y)
 
     @override

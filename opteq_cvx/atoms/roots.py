@@ -206,8 +206,8 @@ def wright_omega(z: Tensor) -> Tensor:
     )
     for _ in range(2):
         r = small - w - w.log()
-        q = (1.0 + w) * (1.0 + w + 2.0 / 3.0 * r)
-        w = w * (1.0 + r / (1.0 + w) * (q - 0.5 * r) / (q - r))
+        u, q = r / (1.0 + w), 1.0 + w + 2.0 / 3.0 * r  # q without its factor 1 + w, whose square overflows
+        w = w * (1.0 + u * (q - 0.5 * u) / (q - u))
     return torch.where(z > -40.0, w, torch.where(z.isnan(), z, z.exp()))
 
 
@@ -216,7 +216,10 @@ def exp_root(v: Tensor, t: Tensor) -> Tensor:
     log_t = t.log()
     omega = wright_omega(v + log_t)
     near = omega > 1.0
-    return torch.where(near, torch.where(near, omega, 1.0).log() - torch.where(near, log_t, 0.0), v - omega)
+    x = torch.where(near, torch.where(near, omega, 1.0).log() - torch.where(near, log_t, 0.0), v - omega)
+    power = t * x.exp()
+    better = x - (x + power - v) / (1.0 + power)  # what the rounding of ln t did
+    return torch.where(better.isfinite(), better, x)
 
 
 def grow_root(v: Tensor, k: Tensor, q: float) -> Tensor:
