@@ -8,7 +8,7 @@ quadratic/bisection algorithm*, 1997 (the root).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from opteq_cvx.atoms.contract import Atom, Data
+from opteq_cvx.atoms.primitives import underived
 from opteq_cvx.atoms.roots import Implicit, may_stop
 
 Pull = Callable[..., tuple[Tensor, ...]]
@@ -39,11 +40,13 @@ class Multiplier(Implicit):
         atom: F.
         names: of the data, in order.
         rise: a, 0 for a level set and 1 for an epigraph.
+        kept: what all pullbacks from one root share, as a Jacobian asks for many.
     """
 
     atom: Atom
     names: tuple[str, ...]
     rise: float
+    kept: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @override
     def solve(self, *inputs: Tensor) -> Tensor:
@@ -73,7 +76,12 @@ class Multiplier(Implicit):
     @override
     def pull(self, x: Tensor, inputs: tuple[Tensor, ...], grad: Tensor) -> tuple[Tensor, ...]:
         _, _, *rest = inputs
-        point, slope, rate, pull_prox = self._parts(x, inputs)
+        if underived(*inputs, grad):
+            if not self.kept:
+                self.kept["parts"] = self._parts(x, inputs)
+            point, slope, rate, pull_prox = self.kept["parts"]
+        else:
+            point, slope, rate, pull_prox = self._parts(x, inputs)
         scale = rate * grad
         by_v, _, *by_data = pull_prox(scale * slope)
         if rest:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 import opteq_cvx as oc
-from opteq_cvx.atoms import Spelling, atom
-from opteq_cvx.atoms.calculus import level_prox
+from opteq_cvx.atoms import Atom, Data, Spelling, atom
+from opteq_cvx.atoms.calculus import Summed, level_prox
 from opteq_cvx.atoms.level_set import LevelSet, R, W, matrix, total
 from opteq_cvx.frontend import read
 from opteq_cvx.status import Status
@@ -138,6 +138,25 @@ def test_the_projection_of_a_batch_with_points_inside_and_outside(generator: tor
     x = level_prox(f, v, level, {})
     assert torch.equal(x[v < 0], v[v < 0])
     torch.testing.assert_close(x[v >= 0], torch.zeros_like(x[v >= 0]), rtol=0, atol=1e-15)
+
+
+def test_a_jacobian_evaluates_the_prox_once(monkeypatch: pytest.MonkeyPatch, generator: torch.Generator) -> None:
+    counted, plain = [0], type(atom("exp").from_static({})).prox
+
+    def prox(self: Atom, v: Tensor, step: Tensor, data: Data) -> Tensor:
+        counted[0] += 1
+        return plain(self, v, step, data)
+
+    monkeypatch.setattr(atom("exp"), "prox", prox)
+    v = torch.randn(4, dtype=torch.float64, generator=generator, requires_grad=True)
+    x = Summed(atom("exp").from_static({}), (-1,))
+    onto = level_prox(x, v, torch.ones(1, dtype=torch.float64), {})
+    first = torch.autograd.grad(onto[0], v, retain_graph=True)[0]
+    before = counted[0]
+    rest = [torch.autograd.grad(onto[i], v, retain_graph=True)[0] for i in range(1, 4)]
+    assert counted[0] == before
+    jacobian = torch.stack([first, *rest])
+    torch.testing.assert_close(jacobian, jacobian.mT, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.filterwarnings("ignore::opteq_cvx.errors.SolveWarning")
