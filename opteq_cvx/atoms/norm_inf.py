@@ -22,10 +22,11 @@ class NormInf(Reducing):
     cost = "O(n log n)"
     source = "Parikh, Boyd 2014, section 6.5.2"
     traits = frozenset({Trait.HOMOGENEOUS, Trait.EVEN})
-    patterns = (Op("norm_inf"),)
+    patterns = (Op("norm_inf"), Op("max", (Op("abs"),)))
     spellings = (
         Spelling(text="norm_inf(x)"),
         Spelling(text="norm(x, 'inf')"),
+        Spelling(text="max(abs(x))"),
         Spelling(text="sum(norm_inf(x, axis=0))", variables={"x": (3, 4)}, static={"axes": (-2,)}),
         Spelling(text="norm_inf(x)", variables={"x": (2, 3)}, static={"axes": (-2, -1)}),
     )

@@ -61,23 +61,25 @@ class _GrowingPower(Entrywise):
 
 @dataclass(frozen=True, slots=True)
 class Power(Atom):
-    """f(x) = x^p, static `p`: for p < 0 on x > 0; for p > 1 on x ≥ 0, but |x|^p on all x for p = 4, 8, 16, …
+    """f(x) = x^p, static `p`: for p < 0 on x > 0; for p > 1 on x ≥ 0, but |x|^p on all x for p = 4, 8, 16, …,
+    and wherever static `absolute` says so.
 
     The prox is the root of x + t·p·x^(p−1) = v; at v = 0, where x ≥ 0 cuts it off, the derivative is 0.
 
     Raises:
-        CompileError: 0 ≤ p ≤ 1.
+        CompileError: 0 ≤ p ≤ 1, or p < 0 with `absolute`.
     """
 
     p: float = 3.0
+    absolute: bool = False
 
     name = "power"
-    formula = "x^p, p < 0 or p > 1"
+    formula = "x^p, p < 0 or p > 1; |x|^p, p > 1"
     cost = "O(n)"
     source = "optimality: x + t·p·x^(p−1) = v"
     traits = frozenset({Trait.SEPARABLE})
-    patterns = (Op("power"),)
-    wrong: ClassVar[tuple[Mapping[str, Any], ...]] = ({"p": 0.0}, {"p": 0.5}, {"p": 1.0})
+    patterns = (Op("power"), Op("power", (Op("abs"),)))
+    wrong: ClassVar[tuple[Mapping[str, Any], ...]] = ({"p": 0.0}, {"p": 0.5}, {"p": 1.0}, {"p": -1.0, "absolute": True})
     spellings = (
         Spelling(text="sum(inv_pos(x))", static={"p": -1.0}, draw=(0.1, 3.0)),
         Spelling(text="sum(power(x, -2))", static={"p": -2.0}, draw=(0.1, 3.0)),
@@ -89,24 +91,28 @@ class Power(Atom):
             weight="w",
             static={"p": 4.0},
         ),
+        Spelling(text="sum(abs(x)**3)", static={"p": 3.0, "absolute": True}),
+        Spelling(text="sum(power(abs(x), 1.5))", static={"p": 1.5, "absolute": True}),
     )
 
     def __post_init__(self) -> None:
-        if not (self.p < 0 or self.p > 1):
+        if not (self.p > 1 or (self.p < 0 and not self.absolute)):
             raise CompileError(message(f"power got p={self.p}", "p < 0 or p > 1", "use neg_power for 0 < p < 1"))
 
     @override
     @classmethod
     def recognize(cls, node: Node) -> Recognized | None:
-        found = match(cls.patterns[0], node)
-        if found is None or found.bound["x"].affine is None:
-            return None
-        return Recognized(found.bound["x"].affine, FrozenDict(p=node.attrs["p"]))
+        for pattern, absolute in zip(cls.patterns, (False, True), strict=True):
+            found = match(pattern, node)
+            if found is not None and found.bound["x"].affine is not None and (not absolute or node.attrs["p"] > 1):
+                static = {"p": node.attrs["p"], **({"absolute": True} if absolute else {})}
+                return Recognized(found.bound["x"].affine, FrozenDict(static))
+        return None
 
     @property
     def even(self) -> bool:
-        """Whether f is |x|^p for all x, which CVXPY has for powers of two."""
-        return self.p > 1 and self.p.is_integer() and (int(self.p) & (int(self.p) - 1)) == 0
+        """Whether f is |x|^p for all x, which CVXPY has for powers of two too."""
+        return self.absolute or (self.p > 1 and self.p.is_integer() and (int(self.p) & (int(self.p) - 1)) == 0)
 
     @override
     def value(self, x: Tensor, data: Data) -> Tensor:

@@ -73,7 +73,7 @@ def paths(term: Term, layout: Layout) -> list[Paths] | None:
     rows.eliminate_zeros()
     if (np.diff(rows.indptr) != 2).any():
         return None
-    ends, values = rows.indices.reshape(-1, 2), rows.data.reshape(-1, 2)
+    ends, values = rows.indices.reshape(-1, 2).astype(np.int64), rows.data.reshape(-1, 2)
     if (values.sum(1) != 0).any():
         return None
     if term.atom == "nonpos":

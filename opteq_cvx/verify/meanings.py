@@ -149,7 +149,7 @@ ENTRIES: Mapping[str, Callable[[Any, Data, Static], Meaning]] = {
     "logistic": lambda x, data, static: FUNCTIONS.logistic(x),
     "neg_entr": lambda x, data, static: -FUNCTIONS.entr(x),
     "neg_log": lambda x, data, static: -FUNCTIONS.log(x),
-    "power": lambda x, data, static: FUNCTIONS.power(x, static["p"]),
+    "power": lambda x, data, static: FUNCTIONS.power(FUNCTIONS.abs(x) if static.get("absolute") else x, static["p"]),
     "neg_power": lambda x, data, static: -FUNCTIONS.power(x, static["p"]),
     "hinges": _hinges,
     **{f"activation_{name}": _activation(name) for name in ACTIVATED},
