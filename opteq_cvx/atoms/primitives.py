@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from opteq_cvx.maps.peek import transformed
+from opteq_cvx.maps.peek import hidden, transformed
 
 ROUNDING = 256.0  # multiples of the machine epsilon by which a point may miss a set and still count as inside
 
@@ -16,10 +16,17 @@ def soft_threshold(v: Tensor, t: Tensor) -> Tensor:
 def clip(v: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
     """min(max(v, lower), upper); derivative 0 at both bounds, where it goes to the bound. NaN stays NaN."""
     if underived(v, lower, upper):
+        if _readable(v, lower) and _readable(v, upper):
+            return torch.clamp(v, float(lower), float(upper))  # one pass
         if lower.numel() == upper.numel() == 1:  # torch vectorizes these two, and not its clamp by such tensors
             return torch.minimum(torch.maximum(v, lower), upper)
         return torch.clamp(v, lower, upper)
     return torch.where(v <= lower, lower, torch.where(v >= upper, upper, v))
+
+
+def _readable(v: Tensor, bound: Tensor) -> bool:
+    """Whether a bound is one number that can be read without a wait, and does not change v's shape."""
+    return bound.numel() == 1 and bound.ndim <= v.ndim and bound.device.type == "cpu" and not hidden(bound)
 
 
 def underived(*tensors: Tensor) -> bool:

@@ -70,3 +70,20 @@ def test_prox_of_sum_largest_at_ties(k: float, v: list[int]) -> None:
         objective = step * largest + 0.5 * cp.sum_squares(x - np.array(v))
         cp.Problem(cp.Minimize(objective)).solve(solver=cp.CLARABEL)
         torch.testing.assert_close(ours, torch.as_tensor(x.value), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("k", [5.0, 7.5])
+@pytest.mark.parametrize("kind", ["normal", "tied", "scaled"])
+def test_sum_largest_of_a_large_batch_is_that_of_its_rows(kind: str, k: float, generator: torch.Generator) -> None:
+    """Large batches go by passes, single rows by a sort."""
+    v = 2 * torch.randn((200, 50), dtype=torch.float64, generator=generator)
+    sizes = torch.logspace(-12, 8, 200, dtype=torch.float64).unsqueeze(-1)
+    v = {"normal": v, "tied": v.round(), "scaled": v * sizes}[kind]
+    v[3, 4] = torch.nan
+    t = torch.rand((200, 1), dtype=torch.float64, generator=generator)
+    f = atom("sum_largest").from_static({"k": k})
+    whole = f.prox(v, t, {})
+    rows = torch.cat([f.prox(v[i : i + 1], t[i : i + 1], {}) for i in range(200)])
+    keep = torch.arange(200) != 3
+    scale = v.abs().amax(-1, keepdim=True) + t
+    assert float(((whole - rows).abs() / scale)[keep].max()) <= 4e-16
