@@ -115,7 +115,8 @@ def _along(
         target = here + t * move
         reached = onto(target)
         blur = noise.index_select(1, rows).amax(dim=1) if block.index.size else noise.sum(1) * 0.0
-        leaves = leaves | (_norm(target - reached) > t[:, 0] * torch.maximum(OUTSIDE * _norm(move), blur))
+        outside = _norm(target - reached) > t[:, 0] * torch.maximum(OUTSIDE * _norm(move), blur)
+        leaves = leaves | (outside & (_norm(move) > blur))  # onto moves points by TINY, where the ray does not
         if Trait.SET not in block.f.traits:
             slope = slope + (block.value(reached, own) - block.value(onto(here), own)) / t[:, 0]
     return support, slope, leaves
