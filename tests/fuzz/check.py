@@ -109,6 +109,7 @@ def classify(made: Made, out: Outcome, *, gradients: bool) -> None:
         return
     out.splitting = layer.plan.name
     out.atoms = tuple(sorted({t.atom for t in layer.program.terms}))
+    exactly(made, layer)
     order = [next(i for i, p in enumerate(made.builder.inputs) if p.name() == n) for n in layer.input_names]
     arrays = [torch.tensor(made.builder.values[i]) for i in order]
     solution = layer.solve(*arrays) if arrays else layer.solve()
@@ -133,6 +134,13 @@ def classify(made: Made, out: Outcome, *, gradients: bool) -> None:
         out.gradient = differentiated(made, layer, [a[:1] for a in arrays], order)
         if out.gradient.startswith("wrong"):
             out.verdict, out.note = "wrong", out.gradient
+
+
+def exactly(made: Made, layer: Any) -> None:
+    """Weights to the last digit: a layer is made in torch's default dtype, and `double` keeps what float32 rounded."""
+    for weight in made.builder.weights:
+        if weight.name() in layer.weights.names:
+            layer.weights.set(weight.name(), weight.value)
 
 
 def against_exact(made: Made, solution: Solution, sample: int, batched: bool) -> str:

@@ -1,11 +1,14 @@
 """A bounded, deterministic run of the fuzzer: nothing may be wrong, nothing may crash."""
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import opteq_cvx as oc
 from tests.fuzz.__main__ import run, table
-from tests.fuzz.check import examine
+from tests.fuzz.check import exactly, examine
+from tests.fuzz.program import random_program
 from tests.fuzz.source import Source, shrink
 
 FIRST, COUNT = 20_000, 60
@@ -28,6 +31,18 @@ def test_programs_from_lists_of_choices(choices: list[int]) -> None:
     """Hypothesis shrinks the list, hence the program, of a failure."""
     out = examine(Source(choices))
     assert out.verdict not in ("wrong", "crashed"), f"{out.note}\n{out.text}"
+
+
+def test_a_layer_is_compared_with_its_program_at_the_same_weights() -> None:
+    made = next(
+        m for m in map(random_program, range(FIRST, FIRST + 50)) if m.problem.parameters() and m.builder.weights
+    )
+    layer = oc.compile(made.problem).double()
+    exactly(made, layer)
+    here = [w for w in made.builder.weights if w.name() in layer.weights.names]
+    assert here
+    for weight in here:
+        np.testing.assert_allclose(layer.weights.numpy(weight.name()), weight.value, rtol=1e-14)
 
 
 def test_a_record_replays_its_program() -> None:
