@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from opteq_cvx.atoms import atom
-from opteq_cvx.atoms.threshold import capped_level, level
+from opteq_cvx.atoms.threshold import capped_level, level, plane_level
 
 
 def bisect(v: Tensor, cap: Tensor, total: Tensor) -> Tensor:
@@ -87,3 +87,15 @@ def test_sum_largest_of_a_large_batch_is_that_of_its_rows(kind: str, k: float, g
     keep = torch.arange(200) != 3
     scale = v.abs().amax(-1, keepdim=True) + t
     assert float(((whole - rows).abs() / scale)[keep].max()) <= 4e-16
+
+
+@pytest.mark.parametrize("batch", [(), (5,), (2, 3)])
+def test_plane_level_is_the_root_of_every_row(batch: tuple[int, ...], generator: torch.Generator) -> None:
+    v, low, width, a, mu = (torch.randn(*batch, 6, dtype=torch.float64, generator=generator) for _ in range(5))
+    a[..., 2] = 0.0
+    upper = low + width.abs()
+    inside = torch.clamp(v - mu[..., :1] * a, low, upper)
+    total = (a * inside).sum(-1, keepdim=True)
+    found = plane_level(v, low, upper, a, total)
+    assert found.shape == (*batch, 1)
+    torch.testing.assert_close((a * torch.clamp(v - found * a, low, upper)).sum(-1, keepdim=True), total)
