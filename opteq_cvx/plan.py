@@ -45,6 +45,8 @@ from opteq_cvx.splitting.quadratic import QuadraticPart, refuse_indefinite
 from opteq_cvx.splitting.saddle_form import SaddleForm
 from opteq_cvx.splitting.selected import Selected
 from opteq_cvx.splitting.structure import Structure, structure
+from opteq_cvx.splitting.thin_douglas_rachford import ThinDouglasRachford
+from opteq_cvx.splitting.thin_form import ThinForm
 from opteq_cvx.splitting.two_groups import TwoGroups
 from opteq_cvx.ties.chosen import constrained, cyclic, monotone
 from opteq_cvx.ties.equilibrium import Inclusion, inclusion, scaled
@@ -139,7 +141,7 @@ def make_plan(
         if isinstance(second.splitting, PrimalDual | DavisYin):
             if splitting is not None:
                 raise refused(splitting, "a selection needs proxes in the variable or a factorization")
-            second = make_plan(select.program, splitting="douglas-rachford")
+            second = make_plan(select.program, splitting="douglas-rachford", formed=True)
         return _selected(first, second, select)
     if program.ties:
         return _tied(program, trace, certify=certify, splitting=splitting)
@@ -153,12 +155,12 @@ def make_plan(
             refuse_indefinite(term)
     back = Multipliers.of(source, program)
     if splitting in ("davis-yin", "douglas-rachford", "primal-dual"):
-        return _general(program, source, back, splitting, "another was asked for")
+        return _general(program, source, back, splitting, "another was asked for", formed=formed)
     parts = structure(program)
     if isinstance(parts, str):
         if splitting is not None:
             raise refused(splitting, parts)
-        return _general(program, source, back, None, parts)
+        return _general(program, source, back, None, parts, formed=formed)
     direct = closed_form(parts) if splitting != "forward-backward" else "another was asked for"
     if isinstance(direct, ClosedForm):
         return Plan(program, direct, "closed form", closed_form_lines(parts), source, back, parts.smooth.stage)
@@ -172,7 +174,15 @@ def make_plan(
     return Plan(program, ForwardBackward(parts), "forward–backward", lines, source, back, parts.smooth.stage)
 
 
-def _general(program: Program, source: Program, back: Multipliers, wanted: SplittingName | None, refusal: str) -> Plan:
+def _general(
+    program: Program,
+    source: Program,
+    back: Multipliers,
+    wanted: SplittingName | None,
+    refusal: str,
+    *,
+    formed: bool,
+) -> Plan:
     """Douglas–Rachford; where it is asked for or a factorization is too large Davis–Yin, if it fits, or PDHG."""
     saddle = SaddleForm.of(program)
     large = too_dense(saddle.maps)
@@ -184,11 +194,15 @@ def _general(program: Program, source: Program, back: Multipliers, wanted: Split
             return Plan(program, DavisYin(groups), "Davis–Yin", lines, source, back, groups.smooth.stage)
         if wanted is not None:
             raise refused(wanted, groups)
-    if wanted == "primal-dual" or (wanted is None and large is not None):
+    thin = ThinForm.of(GraphForm.of(program)) if large is not None and not formed else ""
+    if wanted == "primal-dual" or (wanted is None and large is not None and isinstance(thin, str)):
         why = large if large is not None else "another was asked for"
         return Plan(program, PrimalDual(saddle), "PDHG", primal_dual_lines(saddle, refusal, why), source, back)
     form = GraphForm.of(program)
-    lines = douglas_rachford_lines(form, refusal)
+    thin = ThinForm.of(form) if not formed else "a selection needs P"
+    lines = douglas_rachford_lines(form, refusal, thin)
+    if isinstance(thin, ThinForm):
+        return Plan(program, ThinDouglasRachford(thin), "Douglas–Rachford", lines, source, back)
     stage = max(form.smooth.stage, form.stage)
     return Plan(program, DouglasRachford(form), "Douglas–Rachford", lines, source, back, stage)
 
@@ -336,6 +350,8 @@ def _refuse_unique(first: Plan, select: SecondStage) -> None:
         smooth = splitting.parts.smooth
     elif isinstance(splitting, DouglasRachford):
         smooth = splitting.form.smooth
+    elif isinstance(splitting, ThinDouglasRachford):
+        smooth = splitting.form.graph.smooth
     modulus = None if smooth is None else _certified_modulus(smooth)
     if modulus is not None and modulus > 0:
         found = f"select={select.text}, but the solution is unique: the objective's curvature is at least {modulus:.3g}"

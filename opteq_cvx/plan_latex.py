@@ -12,6 +12,7 @@ from opteq_cvx.splitting.forward_backward import ForwardBackward
 from opteq_cvx.splitting.matrix_free import FactoredForwardBackward
 from opteq_cvx.splitting.primal_dual import PrimalDual
 from opteq_cvx.splitting.selected import Selected
+from opteq_cvx.splitting.thin_douglas_rachford import ThinDouglasRachford
 
 SMOOTH = ("square", "quad_form", "linear")
 ACTIVATIONS = {"nonneg": r"\mathrm{relu}", "simplex": r"\Pi_\Delta", "activation_softmax": r"\mathrm{softmax}"}
@@ -55,7 +56,7 @@ def formulas(splitting: Splitting, program: Program, *, objective: bool) -> tupl
             bounds = splitting.parts.smooth.bounds
             unit = _explicit(u, smooth, rest, unit_step=bounds is not None and bounds.upper == 1.0)
             return *unit, _forward_backward(u, bool(rest)), *parts
-        case DouglasRachford():
+        case DouglasRachford() | ThinDouglasRachford():
             return DR, *parts
         case DavisYin():
             return DY, *parts

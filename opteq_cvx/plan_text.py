@@ -12,6 +12,7 @@ from opteq_cvx.splitting.pieces import Piece
 from opteq_cvx.splitting.quadratic import Bounds
 from opteq_cvx.splitting.saddle_form import SaddleForm
 from opteq_cvx.splitting.structure import Structure
+from opteq_cvx.splitting.thin_form import ThinForm
 from opteq_cvx.splitting.two_groups import TwoGroups
 
 WHEN = {
@@ -130,13 +131,13 @@ def _piece_text(piece: Piece) -> str:
     return f"{sign} {number}Kᵀ{middle}K [Ku = {image}]"
 
 
-def douglas_rachford_lines(form: GraphForm, refused: str) -> tuple[tuple[str, str], ...]:
+def douglas_rachford_lines(form: GraphForm, refused: str, thin: ThinForm | str) -> tuple[tuple[str, str], ...]:
     n, m = form.layout.n, form.m
     each = (f"{k} {list(s) if s else 'scalar'}" for k, s in zip(form.layout.names, form.layout.shapes, strict=True))
     proxes = [
         ("prox", f"{b.f.name}{weight(b)} on {counted(b.index.size, 'row')} of Kx + b: {b.origin}") for b in form.blocks
     ]
-    flops = 4 * n * n + 4 * m * n
+    factor, products, flops = _factor_text(form, thin)
     count = counted(len(proxes), "prox")
     return (
         ("form", "min ½xᵀPx + qᵀx + f(Kx + b), f of disjoint blocks of rows"),
@@ -147,13 +148,26 @@ def douglas_rachford_lines(form: GraphForm, refused: str) -> tuple[tuple[str, st
         *proxes,
         ("step", "R from Ruiz equilibration, rebalanced per sample as the residuals say"),
         ("converges", "averaged map: converges for every R whenever a solution with duals exists"),
-        ("factor", f"{n}×{n}, {WHEN[max(form.smooth.stage, form.stage)]}; one more per rebalancing only if per sample"),
-        (
-            "iteration",
-            f"2 products with K ({m}×{n}), 2 with the factor, {count}: {si(flops)}flop a sample",
-        ),
+        ("factor", factor),
+        ("iteration", f"{products}, {count}: {si(flops)}flop a sample"),
         ("not used", f"forward–backward: {refused}"),
     )
+
+
+def _factor_text(form: GraphForm, thin: ThinForm | str) -> tuple[str, str, int]:
+    """The factor, the products of an iteration, and their flops."""
+    n, m = form.layout.n, form.m
+    if isinstance(thin, str):
+        when = WHEN[max(form.smooth.stage, form.stage)]
+        text = f"{n}×{n}, {when}; one more per rebalancing only if per sample"
+        return text, f"2 products with K ({m}×{n}), 2 with the factor", 4 * n * n + 4 * m * n
+    rows, full, entries = thin.rank, int(thin.full.size), int(thin.entries.size)
+    flops = 4 * n * rows + 2 * rows * rows + 4 * n * full + 4 * entries + 4 * n
+    if not rows:
+        return f"diagonal of {n}, once per rebalancing", f"2 products with K ({m} entries)", flops
+    cost = si(2 * n * rows * rows)
+    text = f"diagonal of {n} and {counted(rows, 'row')} (Woodbury), {cost}flop a sample once per rebalancing"
+    return text, f"2 products with K ({entries} entries, {counted(full, 'row')}), 2 with the rows", flops
 
 
 def davis_yin_lines(form: TwoGroups, refused_first: str, refused_factor: str) -> tuple[tuple[str, str], ...]:

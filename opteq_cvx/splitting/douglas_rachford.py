@@ -169,8 +169,7 @@ class DouglasRachford(Frozen, Splitting):
 
     @override
     def polish(self, z: Tensor, theta: Theta, prepared: Prepared, tolerance: float, steps: int) -> Polished | None:
-        n, m, rows = self.form.layout.n, self.form.m, z.shape[0]
-        if rows * n * n * (n + m) > NEWTON_WORK or not formable(self.form.blocks):
+        if not self.finishes(z.shape[0]):
             return None
         sigma, metric, *_ = prepared.tensors
         x, v, w = self._unpack(z, prepared, theta[4:])
@@ -182,6 +181,11 @@ class DouglasRachford(Frozen, Splitting):
         done = newton.finish(self.form.blocks, theta, sigma, metric, start, residuals, tolerance=tolerance, steps=steps)
         state = torch.cat([sigma.sqrt() * done.x, metric.sqrt() * (done.w + done.y / metric)], dim=1)
         return Polished(state, done.steps, done.infeasible, done.unbounded)
+
+    def finishes(self, rows: int) -> bool:
+        """Whether `polish` has Newton steps for so many samples."""
+        n, m = self.form.layout.n, self.form.m
+        return rows * n * n * (n + m) <= NEWTON_WORK and formable(self.form.blocks)
 
     @override
     def drift(self, z: Tensor, theta: Theta, prepared: Prepared, tolerance: float) -> tuple[Tensor, Tensor]:

@@ -126,13 +126,21 @@ class GraphLinearization(AutogradLinearization):
         system: makes `Optimality`, for P or, where transposed, Pᵀ.
         sigma: σ (1|B, n), the proximal weight of x.
         relaxation: a.
+        numbers: what the factored system holds for each sample; n² where it is dense.
     """
 
     def __init__(
-        self, function: Product, z: Tensor, system: Callable[[bool], Optimality], sigma: Tensor, relaxation: float
+        self,
+        function: Product,
+        z: Tensor,
+        system: Callable[[bool], Optimality],
+        sigma: Tensor,
+        relaxation: float,
+        numbers: int | None = None,
     ) -> None:
         super().__init__(function, z)
         self.system, self.sigma, self.relaxation = system, sigma, relaxation
+        self.numbers = sigma.shape[1] ** 2 if numbers is None else numbers
 
     def reduce(self, g: Tensor, transposed: bool) -> tuple[Optimality, Pair, Callable[[Pair], Tensor]]:
         """The system, its right-hand side for g (B, n + m), and w as a function of its solution."""

@@ -33,8 +33,8 @@ class Reduced(LinearSolver):
     @override
     def solve(self, system: System, v: Tensor, *, tolerance: Tensor | float, max_steps: int) -> Linear:
         assert isinstance(system.jacobian, GraphLinearization)
-        rows, n = v.shape[0], system.jacobian.sigma.shape[1]
-        count = max(1, CHUNK // max(1, n * n))
+        rows = v.shape[0]
+        count = max(1, CHUNK // max(1, system.jacobian.numbers))
         if rows <= count:
             return solved(system, v, tolerance, max_steps)
         parts = []

@@ -1,0 +1,305 @@
+"""Douglas–Rachford where P + σ + KᵀRK is a diagonal plus few rows: its inverse by Woodbury, nothing factored densely.
+
+    w = prox_{g/R}(v), x̃ = H⁻¹(σx − q + KᵀR(2w − v − b)), H = Δ + Vᵀ diag(ω) V:
+Δ holds σ, the diagonal of P and K's rows of one entry, V the dense rows of P and of K. A new R costs O(nr²) for each
+sample, so it is found anew at every change; nothing n × n or m × n is formed.
+Sources: as `douglas_rachford`; Woodbury, see `thin_form`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from opteq_cvx.atoms import Trait
+from opteq_cvx.errors import UnsupportedError, message
+from opteq_cvx.ir.frozen import Frozen
+from opteq_cvx.maps.evaluate import Environment
+from opteq_cvx.splitting import blocks, infeasibility
+from opteq_cvx.splitting.contract import Certificate, Polished, Prepared, Splitting, Theta
+from opteq_cvx.splitting.douglas_rachford import EQUALITY, EXTREME, REBALANCE, RHO, SIGMA, DouglasRachford
+from opteq_cvx.splitting.jacobians import diagonalize, formable, jacobians
+from opteq_cvx.splitting.linearization import AutogradLinearization, Linearization
+from opteq_cvx.splitting.optimality import GraphLinearization
+from opteq_cvx.splitting.saddle import Proximal, Saddle
+from opteq_cvx.splitting.scaling import HIGH, LOW, ROUNDS
+from opteq_cvx.splitting.sizes import most, top
+from opteq_cvx.splitting.structure import Structure
+from opteq_cvx.splitting.thin_form import Inverse, Thin, ThinForm, woodbury
+from opteq_cvx.splitting.thin_optimality import ThinOptimality
+
+FIXED = 7  # tensors of θ before the blocks
+
+
+@dataclass(frozen=True, slots=True)
+class ThinPart(Proximal):
+    """g on the rows of Kx + b; θ as `ThinForm` has it."""
+
+    form: ThinForm
+
+    @override
+    def data(self, theta: Sequence[Tensor]) -> Sequence[Tensor]:
+        return theta[FIXED:]
+
+    @override
+    def slope(self, x: Tensor, theta: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        return Thin(self.form, *theta[2:FIXED]).curved(x), theta[0]
+
+    @override
+    def diagonal(self, theta: Sequence[Tensor]) -> Tensor | None:
+        return theta[2]
+
+    @override
+    def image(self, x: Tensor, theta: Sequence[Tensor]) -> Tensor:
+        return Thin(self.form, *theta[2:FIXED]).image(x) + theta[1]
+
+    @override
+    def back(self, y: Tensor, theta: Sequence[Tensor]) -> Tensor:
+        return Thin(self.form, *theta[2:FIXED]).back(y)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ThinDouglasRachford(Frozen, Splitting):
+    """theta as `ThinForm` has it; prepared = (σ, R, τ, Δ⁻¹, M), R relative to its start by τ; state (√σ x, √R v)."""
+
+    form: ThinForm
+    relaxation: float = 1.6
+
+    @property
+    @override
+    def dimension(self) -> int:
+        return self.form.layout.n + self.form.graph.m
+
+    @property
+    @override
+    def adaptive(self) -> bool:
+        return True
+
+    @property
+    @override
+    def unlimited(self) -> tuple[bool, ...]:
+        return (*(False for _ in range(FIXED)), *(u for b in self.form.graph.blocks for u in b.unlimited))
+
+    @override
+    def theta(self, env: Environment) -> Theta:
+        return self.form.theta(env)
+
+    def thin(self, theta: Theta) -> Thin:
+        """P and K at the values of θ."""
+        return Thin(self.form, *theta[2:FIXED])
+
+    @override
+    def prepare(self, theta: Theta, factors: Theta | None = None) -> Prepared:
+        thin, graph = self.thin(theta), self.form.graph
+        diagonal = thin.d + (thin.c[:, :, None] * thin.u.square()).sum(1)
+        d, e = equilibrate(thin, diagonal, graph.groups)
+        weight = torch.ones(graph.m, dtype=d.dtype, device=d.device)
+        weight[torch.as_tensor(graph.equality, device=d.device)] = EQUALITY
+        size = (e.square() * diagonal).mean(dim=1)
+        sigma = SIGMA * _scale(size)[:, None] / (e * e)
+        cost = _scale(torch.maximum(size, top(e * theta[0].abs())))[:, None]
+        certificate = Structure(graph.layout, graph.smooth, graph.blocks, None).certificate(theta[FIXED:], None, None)
+        return self._factorized(thin, sigma, RHO * weight * d * d * cost, d.new_ones(1, 1), certificate)
+
+    def _factorized(self, thin: Thin, sigma: Tensor, metric: Tensor, tau: Tensor, certificate: Certificate) -> Prepared:
+        single, full = thin.split(metric)
+        delta = thin.d + sigma + thin.scatter(single * thin.s.square())
+        flat, m, _ = woodbury(delta, _stack(thin), _beside(thin.c.clamp_min(0.0), full))
+        return Prepared((sigma, metric, tau, flat, m), certificate)
+
+    @override
+    def step(self, z: Tensor, theta: Theta, prepared: Prepared) -> Tensor:
+        q, b, thin = theta[0], theta[1], self.thin(theta)
+        sigma, metric, _, flat, m = prepared.tensors
+        x, v, w = self._unpack(z, prepared, theta[FIXED:])
+        inverse, a = Inverse(flat, _stack(thin).detach(), m), self.relaxation
+        right = sigma * x - q + thin.back(metric * (2 * w - v - b))
+        xt = inverse(right)
+        for _ in range(2):  # refinement against H(θ): the derivative in P and K, exact to second order
+            image = thin.curved(xt) + sigma * xt + thin.back(metric * thin.image(xt))
+            xt = xt + inverse(right - image)
+        wt = thin.image(xt) + b
+        return torch.cat([sigma.sqrt() * (x + a * (xt - x)), metric.sqrt() * (v + a * (wt - w))], dim=1)
+
+    @override
+    def runner(self, theta: Theta, prepared: Prepared) -> Callable[[Tensor], Tensor]:
+        q, b, thin = theta[0], theta[1], self.thin(theta)
+        sigma, metric, _, flat, m = prepared.tensors
+        inverse, n, a = Inverse(flat, _stack(thin), m), self.form.layout.n, self.relaxation
+        root_sigma, root = sigma.sqrt(), metric.sqrt()
+        prox = blocks.bind(self.form.graph.blocks, self.form.graph.m, 1.0 / metric, theta[FIXED:], None)
+
+        def advance(z: Tensor) -> Tensor:
+            x, v = z[:, :n] / root_sigma, z[:, n:] / root
+            w = prox(v)
+            xt = inverse(sigma * x - q + thin.back(metric * (2 * w - v - b)))
+            wt = thin.image(xt) + b
+            return torch.cat([root_sigma * (x + a * (xt - x)), root * (v + a * (wt - w))], dim=1)
+
+        return advance
+
+    @override
+    def linearize(self, z: Tensor, theta: Theta, prepared: Prepared) -> Linearization:
+        def function(point: Tensor) -> Tensor:
+            return self.step(point, theta, prepared)
+
+        graph = self.form.graph
+        if not all(Trait.SEPARABLE in b.f.traits for b in graph.blocks) or not formable(graph.blocks):
+            return AutogradLinearization(function, z)
+        sigma, metric, *_ = prepared.tensors
+
+        def system(transposed: bool) -> ThinOptimality:
+            v = z[:, self.form.layout.n :] / metric.sqrt()
+            spectrum = diagonalize(jacobians(graph.blocks, theta[FIXED:], 1.0 / metric, v))
+            return ThinOptimality.at(self.thin(theta), metric.sqrt(), (SIGMA / sigma).sqrt(), spectrum)
+
+        numbers = (self.form.rank + 1) * self.form.layout.n
+        return GraphLinearization(function, z, system, sigma, self.relaxation, numbers)
+
+    @override
+    def error(self, z: Tensor, theta: Theta, prepared: Prepared) -> Tensor:
+        primal, dual, gap, *_ = self._residuals(z, theta, prepared)
+        return torch.maximum(torch.maximum(primal, dual), gap)
+
+    @override
+    def rebalance(self, z: Tensor, theta: Theta, prepared: Prepared) -> tuple[Tensor, Prepared] | None:
+        primal, dual, _, x, w, y = self._residuals(z, theta, prepared)
+        sigma, metric, tau, *_ = prepared.tensors
+        ratio = (primal.clamp_min(1e-12) / dual.clamp_min(1e-12)).sqrt().clamp(1e-2, 1e2)
+        ratio = (tau[:, 0] * ratio).clamp(1.0 / EXTREME, EXTREME) / tau[:, 0]
+        ratio = torch.where((ratio > REBALANCE) | (ratio < 1.0 / REBALANCE), ratio, torch.ones_like(ratio))
+        if bool((ratio == 1.0).all()):
+            return None
+        metric, tau = metric * ratio[:, None], tau * ratio[:, None]
+        state = torch.cat([sigma.sqrt() * x, metric.sqrt() * (w + y / metric)], dim=1)
+        return state, self._factorized(self.thin(theta), sigma, metric, tau, prepared.certificate)
+
+    @override
+    def polish(self, z: Tensor, theta: Theta, prepared: Prepared, tolerance: float, steps: int) -> Polished | None:
+        """Newton steps with P and K formed, where the dense map makes them."""
+        dense = DouglasRachford(self.form.graph, self.relaxation)
+        if not dense.finishes(z.shape[0]):
+            return None
+        p, k = self.thin(theta).dense()
+        return dense.polish(z, (p, theta[0], k, theta[1], *theta[FIXED:]), prepared, tolerance, steps)
+
+    @override
+    def drift(self, z: Tensor, theta: Theta, prepared: Prepared, tolerance: float) -> tuple[Tensor, Tensor]:
+        thin, metric, graph = self.thin(theta), prepared.tensors[1], self.form.graph
+        x, v, w = self._unpack(z, prepared, theta[FIXED:])
+        x_after, v_after, w_after = self._unpack(self.runner(theta, prepared)(z), prepared, theta[FIXED:])
+        dx, dy = x_after - x, metric * ((v_after - w_after) - (v - w))
+        heights = torch.cat([thin.s.abs().expand(max(len(thin.s), len(thin.a)), -1), _norms(thin)], dim=1)
+        if self.form.order is not None:
+            heights = heights[:, torch.as_tensor(self.form.order.copy(), device=z.device)]
+        diagonal = thin.d + (thin.c[:, :, None] * thin.u.square()).sum(1)  # holds the largest entry of P
+        moved = infeasibility.Moved(
+            q=theta[0],
+            b=theta[1],
+            kx=thin.image(dx),
+            ky=thin.back(dy),
+            px=thin.curved(dx),
+            row_size=heights,
+            k_size=torch.maximum(top(thin.s), top(thin.a.flatten(1))),
+            p_size=top(diagonal),
+        )
+        found = infeasibility.judge(graph.blocks, theta[FIXED:], w, dx, dy, moved, tolerance)
+        return found.infeasible, found.unbounded
+
+    def _residuals(self, z: Tensor, theta: Theta, prepared: Prepared) -> tuple[Tensor, ...]:
+        """Relative primal, dual and gap residuals (B,) as in `DouglasRachford`, then x, w, y."""
+        q, b, thin = theta[0], theta[1], self.thin(theta)
+        x, v, w = self._unpack(z, prepared, theta[FIXED:])
+        y = prepared.tensors[1] * (v - w)
+        kx, px, ky = thin.image(x), thin.curved(x), thin.back(y)
+        primal = top(kx + b - w) / most((top(kx), top(w), top(b)))
+        dual = top(px + q + ky) / most((top(px), top(ky), top(q)))
+        ends = ((x * px).sum(1), (x * q).sum(1), (y * (w - b)).sum(1))
+        gap = (ends[0] + ends[1] + ends[2]).abs() / most([e.abs() for e in ends])
+        return primal, dual, gap, x, w, y
+
+    def _unpack(self, z: Tensor, prepared: Prepared, rest: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """x, v and w = prox_{g/R}(v)."""
+        sigma, metric, *_ = prepared.tensors
+        n, graph = self.form.layout.n, self.form.graph
+        x, v = z[:, :n] / sigma.sqrt(), z[:, n:] / metric.sqrt()
+        return x, v, blocks.bind(graph.blocks, graph.m, 1.0 / metric, rest, None)(v)
+
+    @override
+    def primal(self, z: Tensor, theta: Theta, prepared: Prepared) -> Tensor:
+        return z[:, : self.form.layout.n] / prepared.tensors[0].sqrt()
+
+    @override
+    def start(self, batch: int, theta: Theta) -> Tensor:
+        return theta[0].new_zeros(batch, self.dimension)
+
+    @override
+    def saddle(self, z: Tensor, theta: Theta, prepared: Prepared) -> Saddle:
+        metric, graph = prepared.tensors[1], self.form.graph
+        x, v, w = self._unpack(z, prepared, theta[FIXED:])
+        part = ThinPart(graph.blocks, graph.m, None, True, self.form)
+        return Saddle(part, x, w, metric * (v - w), 1.0 / metric)
+
+    @override
+    def nudge(self, theta: Theta, prepared: Prepared, tilt: Tensor) -> tuple[Theta, Prepared]:
+        n = self.form.layout.n
+        if bool(tilt[:, n:].any()):
+            raise UnsupportedError(message("a gradient of multipliers", "one of the variables", "use Implicit()"))
+        return (theta[0] + prepared.tensors[0].sqrt() * tilt[:, :n], *theta[1:]), prepared
+
+
+def equilibrate(thin: Thin, diagonal: Tensor, groups: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+    """(D (1|B, m), E (1|B, n)): row and column scales as in `scaling`, P by its `diagonal` (1|B, n).
+
+    The largest entry of EPE is on its diagonal, since P ⪰ 0.
+    """
+    s, a = thin.s.abs(), thin.a.abs()
+    rows = max(t.shape[0] for t in (s, a, diagonal))
+    d, e = diagonal.new_ones(rows, thin.form.graph.m), diagonal.new_ones(rows, diagonal.shape[1])
+    columns = torch.as_tensor(thin.form.columns.copy(), device=e.device)
+    for _ in range(ROUNDS):
+        single, full = thin.split(d)
+        entry = single * s * e[:, columns]
+        scaled = full[:, :, None] * a * e[:, None, :]
+        row = torch.cat([entry, _amax(scaled, 2)], dim=1)
+        if thin.form.order is not None:
+            row = row[:, torch.as_tensor(thin.form.order.copy(), device=e.device)]
+        column = (e * e * diagonal).scatter_reduce(1, columns.expand(rows, -1), entry, "amax")
+        if full.shape[1]:
+            column = torch.maximum(column, scaled.amax(dim=1))
+        d = (d / _safe_sqrt(row)).clamp(LOW, HIGH)
+        for start, stop in groups:
+            d = d.clone()
+            d[:, start:stop] = d[:, start:stop].log().mean(dim=1, keepdim=True).exp()
+        e = (e / _safe_sqrt(column)).clamp(LOW, HIGH)
+    return d, e
+
+
+def _stack(thin: Thin) -> Tensor:
+    """V (1|B, r + a, n)."""
+    rows = max(thin.u.shape[0], thin.a.shape[0])
+    return torch.cat([thin.u.expand(rows, -1, -1), thin.a.expand(rows, -1, -1)], dim=1)
+
+
+def _beside(c: Tensor, r: Tensor) -> Tensor:
+    rows = max(c.shape[0], r.shape[0])
+    return torch.cat([c.expand(rows, -1), r.expand(rows, -1)], dim=1)
+
+
+def _norms(thin: Thin) -> Tensor:
+    norms: Tensor = torch.linalg.vector_norm(thin.a, dim=2)
+    return norms.expand(max(len(thin.s), len(thin.a)), -1)
+
+
+def _amax(x: Tensor, dim: int) -> Tensor:
+    return x.amax(dim=dim) if x.shape[dim] else x.sum(dim=dim)
+
+
+def _safe_sqrt(x: Tensor) -> Tensor:
+    return torch.where(x > LOW, x, torch.ones_like(x)).sqrt()
+
+
+def _scale(size: Tensor) -> Tensor:
+    return torch.where(size > 0, size, torch.ones_like(size)).clamp(LOW, HIGH)

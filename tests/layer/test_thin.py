@@ -1,0 +1,112 @@
+"""Douglas–Rachford with a diagonal and few rows: against the dense factor and Clarabel; where the plan takes it."""
+
+from collections.abc import Callable
+
+import cvxpy as cp
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import opteq_cvx as oc
+from opteq_cvx.splitting.douglas_rachford import DouglasRachford
+from opteq_cvx.splitting.thin_douglas_rachford import ThinDouglasRachford
+from opteq_cvx.splitting.thin_form import ThinForm, woodbury
+
+N = 128
+
+
+def portfolio() -> cp.Problem:
+    """A factor model with learned exposures, sector limits per sample, turnover: rows of P and of K, entries of K."""
+    rng = np.random.default_rng(0)
+    mu, limit, x = oc.Input(N, name="mu"), oc.Input(4, name="limit"), cp.Variable(N, name="x")
+    f = oc.Weight((6, N), name="F", init=rng.normal(size=(6, N)) / 4)
+    d, sectors = rng.uniform(0.3, 0.6, size=N), np.eye(4)[np.arange(N) % 4].T
+    risk = cp.sum_squares(f @ x) + cp.sum_squares(cp.multiply(d, x))
+    cost = risk - 0.05 * (mu @ x) + 0.002 * cp.norm1(x - 1 / N)
+    return cp.Problem(cp.Minimize(cost), [cp.sum(x) == 1, x >= 0, sectors @ x <= 0.3 + 0.01 * cp.abs(limit)])
+
+
+def scaled() -> cp.Problem:
+    """No dense row at all: a diagonal, with scales that are trained and rows that repeat columns."""
+    y, x = oc.Input(N, name="y"), cp.Variable(N, name="x")
+    s = oc.Weight(N, name="s", init=np.random.default_rng(1).uniform(0.5, 1.5, size=N))
+    cost = 0.5 * cp.sum_squares(x - y) + 0.3 * cp.norm(x) + 0.1 * cp.norm1(cp.multiply(s, x) - 1)
+    return cp.Problem(cp.Minimize(cost), [x[: N // 2] <= 0.5, x >= -1])
+
+
+MAKE = {"portfolio": portfolio, "scaled": scaled}
+ROWS = {"portfolio": 10, "scaled": 0}
+
+
+def layers(make: Callable[[], cp.Problem], tolerance: float) -> dict[str, oc.EquilibriumLayer]:
+    """The same program by the diagonal and rows, and by the dense factor."""
+    found = {"thin": oc.compile(make(), splitting="douglas-rachford", tolerance=tolerance).double()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ThinForm, "of", staticmethod(lambda graph: "not now"))
+        found["dense"] = oc.compile(make(), splitting="douglas-rachford", tolerance=tolerance).double()
+    assert isinstance(found["thin"].plan.splitting, ThinDouglasRachford)
+    assert isinstance(found["dense"].plan.splitting, DouglasRachford)
+    return found
+
+
+def drawn(problem: cp.Problem, count: int) -> list[Tensor]:
+    g = torch.Generator().manual_seed(0)
+    inputs = [p for p in problem.parameters() if p.name() in ("mu", "limit", "y")]
+    shapes = {p.name(): p.shape for p in inputs}
+    return [torch.randn(count, *shapes[k], generator=g, dtype=torch.float64) for k in shapes]
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_values_duals_and_gradients_are_those_of_the_dense_factor(name: str) -> None:
+    found = layers(MAKE[name], 1e-10)
+    results = []
+    for layer in found.values():
+        inputs = [t.requires_grad_() for t in drawn(MAKE[name](), 3)]
+        solution = layer.solve(*inputs)
+        assert solution.status.all_converged
+        seed = torch.randn(3, N, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        grads = torch.autograd.grad((solution.values[0] * seed).sum(), [*inputs, *layer.parameters()])
+        results.append((solution.values[0], solution.objective, *solution.duals, *grads))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_values_match_the_exact_solver(name: str) -> None:
+    problem = MAKE[name]()
+    layer = oc.compile(problem, splitting="douglas-rachford", tolerance=1e-9).double()
+    inputs = drawn(problem, 2)
+    solution = layer.solve(*inputs)
+    named = {p.name(): p for p in problem.parameters()}
+    for key, value in zip([k for k in named if k in ("mu", "limit", "y")], inputs, strict=True):
+        named[key].value = value[1].numpy()
+    problem.solve(solver="CLARABEL", ignore_dpp=True)
+    assert solution.objective[1].item() == pytest.approx(problem.value, abs=1e-6)
+    np.testing.assert_allclose(solution.values[0][1].detach().numpy(), problem.variables()[0].value, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_the_plan_names_the_rows(name: str) -> None:
+    plan = oc.explain(MAKE[name](), splitting="douglas-rachford").plan
+    splitting, rows = plan.splitting, ROWS[name]
+    assert isinstance(splitting, ThinDouglasRachford)
+    assert splitting.form.rank == rows
+    assert f"diagonal of {N}" + (f" and {rows} rows (Woodbury)" if rows else ", once") in str(plan)
+
+
+def test_small_or_dense_programs_keep_the_dense_factor() -> None:
+    for n, rows in ((20, 2), (N, N)):
+        x, a = cp.Variable(n, name="x"), np.random.default_rng(0).normal(size=(rows, n))
+        problem = cp.Problem(cp.Minimize(cp.sum_squares(x - 1)), [a @ x <= 1])
+        assert isinstance(oc.explain(problem).plan.splitting, DouglasRachford)
+
+
+def test_woodbury_is_the_inverse() -> None:
+    g = torch.Generator().manual_seed(0)
+    delta, v, weight = (torch.rand(*s, generator=g, dtype=torch.float64) + 0.1 for s in ((3, 9), (1, 4, 9), (3, 4)))
+    flat, m, sound = woodbury(delta, v, weight)
+    assert sound.all()
+    w = flat.diag_embed() - flat[:, :, None] * (v.mT @ m @ v) * flat[:, None, :]
+    h = delta.diag_embed() + v.mT @ (weight[:, :, None] * v)
+    torch.testing.assert_close(w @ h, torch.eye(9, dtype=torch.float64).expand(3, -1, -1))
