@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from opteq_cvx.atoms.bounded import Bounded
 from opteq_cvx.atoms.calculus import WEIGHT, epigraph_prox
+from opteq_cvx.atoms.closed_sets import closed_epigraph
 from opteq_cvx.atoms.contract import Data, Spelling, Trait
 from opteq_cvx.atoms.cuts import CUT, cut_epigraph
 from opteq_cvx.atoms.primitives import euclidean, indicator
@@ -35,7 +36,7 @@ class Epigraph(Bounded):
 
     name = "epigraph"
     formula = "ι{Σ w f(x) ≤ t} of [x, t], f any function of this table"
-    cost = "about 12 proxes of f"
+    cost = "one prox of f for norms and squares, else about 12"
     source = "Parikh, Boyd 2014, section 6.6.2; Chandrupatla 1997 (the root)"
     traits = frozenset({Trait.SET})
     wrong: ClassVar[tuple[Mapping[str, Any], ...]] = ({"f": "nothing"}, {"f": "nonneg"}, {"f": "exp", "axes": (0,)})
@@ -44,6 +45,8 @@ class Epigraph(Bounded):
         total("max(x) <= t", "max", static={"options": (("axes", (-1,)),)}),
         total("norm_inf(x) <= t", "norm_inf", static={"options": (("axes", (-1,)),)}),
         total("sum(exp(x)) <= t", "exp"),
+        total("sum_squares(x) <= t", "square"),
+        total("w @ abs(x) <= t", "abs", parameters={"w": ((4,), {"pos": True})}, data={"weight": "w"}),
         total("w @ square(x) <= t", "square", parameters={"w": ((4,), {"pos": True})}, data={"weight": "w"}),
         total("log_sum_exp(x) <= t", "log_sum_exp", static={"options": (("axes", (-1,)),)}),
         total(
@@ -55,11 +58,11 @@ class Epigraph(Bounded):
         ),
         total("sum(log(x)) >= t", "neg_log", arg="hstack([x, -t])", draw=(0.1, 3.0)),
         Spelling(
-            text="square(x) <= t",
+            text="square(pos(x)) <= t",
             constraint=True,
             variables={"x": (3,), "t": (3,)},
             arg="stack([x, t], axis=-1)",
-            static={"f": "square", "axes": (-1,)},
+            static={"f": "square_pos", "axes": (-1,)},
         ),
         Spelling(
             text="sum(exp(x), axis=0) <= t",
@@ -87,7 +90,8 @@ class Epigraph(Bounded):
             return torch.cat(cut_epigraph(self.f, v[..., :-1], v[..., -1:]), dim=-1)
         x, s = self._apart(v)
         if self.spectral is None:
-            return self._joined(*epigraph_prox(self.whole, x, s, self.own(data)))
+            closed = closed_epigraph(self.whole, x, s, self.own(data))
+            return self._joined(*(epigraph_prox(self.whole, x, s, self.own(data)) if closed is None else closed))
         lift, scalar = self.spectral
 
         def both(values: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from opteq_cvx.atoms.bounded import NONNEGATIVE, Bounded
 from opteq_cvx.atoms.calculus import WEIGHT, level_multiplier, level_prox
+from opteq_cvx.atoms.closed_sets import closed_level
 from opteq_cvx.atoms.contract import Data, Spelling, Trait
 from opteq_cvx.atoms.cuts import CUT, cut_level
 from opteq_cvx.atoms.primitives import euclidean, indicator
@@ -38,7 +39,7 @@ class LevelSet(Bounded):
 
     name = "level_set"
     formula = "ι{Σ w f(x) ≤ level}, f any function of this table"
-    cost = "about 12 proxes of f"
+    cost = "one prox of f for norms and squares, else about 12"
     source = "Parikh, Boyd 2014, section 6.6.2; Chandrupatla 1997 (the root)"
     traits = frozenset({Trait.SET})
     wrong: ClassVar[tuple[Mapping[str, Any], ...]] = ({"f": "nothing"}, {"f": "nonneg"}, {"f": "exp", "axes": (0,)})
@@ -99,7 +100,8 @@ class LevelSet(Bounded):
     @override
     def prox(self, v: Tensor, step: Tensor, data: Data) -> Tensor:
         if self.spectral is None:
-            return level_prox(self.whole, v, data["level"], self.own(data))
+            closed = closed_level(self.whole, v, data["level"], self.own(data))
+            return level_prox(self.whole, v, data["level"], self.own(data)) if closed is None else closed
         lift, scalar = self.spectral
 
         def onto(values: Tensor, level: Tensor) -> Tensor:

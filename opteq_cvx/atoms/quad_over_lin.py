@@ -48,7 +48,7 @@ class _Height(Entrywise):
         return rate, rate * (s / w) * (1.0 - 4.0 * t / w) / w, rate * (t / w) / w
 
 
-_HEIGHT = _Height()
+HEIGHT = _Height()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class QuadOverLin(Atom):
     def prox(self, v: Tensor, step: Tensor, data: Data) -> Tensor:
         a, b = v[..., :-1], v[..., -1:]
         square = (a * a).sum(-1, keepdim=True)
-        y = _HEIGHT(b, step, square)
+        y = HEIGHT(b, step, square)
         w = y + 2.0 * step
         some = w > 0
         x = a * (y / torch.where(some, w, 1.0))

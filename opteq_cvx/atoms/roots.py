@@ -223,8 +223,13 @@ def exp_root(v: Tensor, t: Tensor) -> Tensor:
 
 
 def grow_root(v: Tensor, k: Tensor, q: float) -> Tensor:
-    """x ≥ 0 with x + k·x^q = v, for k ≥ 0, q > 0; 0 where v ≤ 0."""
+    """x ≥ 0 with x + k·x^q = v, for k ≥ 0, q > 0; 0 where v ≤ 0. A quadratic equation for q = 2 and q = ½."""
     v = torch.where(v <= 0, 0.0, v)
+    if q == 2.0:
+        return 2.0 * v / (1.0 + torch.hypot(torch.ones_like(k), 2.0 * k.sqrt() * v.sqrt()))
+    if q == 0.5:
+        below = k + torch.hypot(k, 2.0 * v.sqrt())
+        return (2.0 * v / torch.where(below > 0, below, 1.0)) ** 2
     k = k.clamp(min=torch.finfo(k.dtype).tiny)
     high = torch.minimum(v, (v / k) ** (1.0 / q))
     low = torch.minimum(0.5 * v, (0.5 * v / k) ** (1.0 / q))  # one of the two terms is at least v/2

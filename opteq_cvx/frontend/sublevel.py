@@ -54,7 +54,8 @@ BOUNDED = frozenset(
 )
 """Functions whose level sets and epigraphs are found by a root: finite at their proxes, which are exact.
 
-Those of quadratic forms and of quad_over_lin are one second-order cone each, which is cheaper.
+Those of quadratic forms and of quad_over_lin are one second-order cone each, which is cheaper, and the epigraph of
+the square of one entry is one of three.
 """
 
 
@@ -76,6 +77,8 @@ def sublevel_term(f: Node, bound: Affine, origin: Origin) -> Term | None:
     if isinstance(term.weight, Const) and (term.weight.dense() < 0).any():
         return None
     if bound.parts and term.weight is not None and term.atom in (*OF_EIGENVALUES, *OF_SINGULAR_VALUES):
+        return None
+    if bound.parts and term.atom == "square" and not total.axes:
         return None
     if bound.parts:
         return _epigraph(total, f.shape, bound, origin)

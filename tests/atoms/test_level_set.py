@@ -1,5 +1,7 @@
 """Level sets to rounding: their optimality conditions, where they are empty, and what is read as one."""
 
+from typing import Any
+
 import cvxpy as cp
 import numpy as np
 import pytest
@@ -20,6 +22,13 @@ ACCURACY = 1e-9  # relative to the point: what a level set is asked for in float
 SMOOTH = ("exp", "huber", "kl_div", "log_sum_exp", "logistic", "neg_entr", "neg_log", "neg_log_det", "power", "square")
 """Functions whose slope is autograd's; at kinks the generated laws compare with an exact solver."""
 
+
+def entries(text: str, f: str, **more: Any) -> Spelling:
+    """A function of each entry below its own level."""
+    level = {"r": ((5,), {"pos": True})}
+    return total(text, f, parameters=level, **{**more, "static": {"axes": (), **more.get("static", {})}})
+
+
 MORE = (
     total("sum(logistic(x)) <= r", "logistic"),
     total("sum(entr(x)) >= 0.5 + r", "neg_entr", "-0.5 - r", draw=(0.1, 3.0)),
@@ -27,6 +36,11 @@ MORE = (
     total("w @ square(x) <= r", "square", parameters=W, data={"weight": "w"}),
     total("w @ abs(x) <= r", "abs", parameters=W, data={"weight": "w"}),
     total("sum(pos(x)) <= r", "pos"),
+    total("sum(square(pos(x))) <= r", "square_pos"),
+    entries("square(x) <= r", "square"),
+    entries("power(x, 3) <= r", "power", static={"options": (("p", 3.0),)}, draw=(0.0, 3.0)),
+    entries("power(x, 4) <= r", "power", static={"options": (("p", 4.0),)}),
+    entries("inv_pos(x) <= r", "power", static={"options": (("p", -1.0),)}, draw=(0.1, 3.0)),
     total("sum_largest(x, 2) <= r", "sum_largest", static={"options": (("axes", (-1,)), ("k", 2.0))}),
     total("dotsort(abs(x), [3, 2, 1]) <= r", "sorted_l1", data={"w": "np.array([3.0, 2.0, 1.0])"}),
     matrix("w * normNuc(x) <= r", "norm_nuc", parameters={"w": ((), {"pos": True}), **R}, data={"weight": "w"}),
@@ -35,7 +49,10 @@ MORE = (
 )
 """Functions beside those of the atom's own spellings."""
 
-LEVELS = tuple(s for s in (*LevelSet.spellings, *MORE) if s.static["f"] in SMOOTH)
+ENDING = ("power(x, 3) <= r",)
+"""Those whose domain ends where the function is finite: points beyond it move with slope 0; the laws know them."""
+
+LEVELS = tuple(s for s in (*LevelSet.spellings, *MORE) if s.static["f"] in SMOOTH and s.text not in ENDING)
 
 
 class More(LevelSet):

@@ -106,6 +106,12 @@ def heights(b: cp.Parameter) -> cp.Problem:
     return cp.Problem(cp.Minimize(cp.sum_squares(x - 1) + cp.sum_squares(t) + cp.square(s) - b @ x[1]), below)
 
 
+def paraboloids(b: cp.Parameter) -> cp.Problem:
+    x, t, s = cp.Variable(N), cp.Variable(N), cp.Variable()
+    below = [2 * cp.square(x - b) <= t, 3 * cp.sum_squares(x) <= s + 1, cp.sum(cp.power(x, 3)) <= 2 * s]
+    return cp.Problem(cp.Minimize(cp.sum_squares(x - 1) + cp.sum_squares(t) + cp.square(s)), below)
+
+
 def by_sorting(b: cp.Parameter) -> cp.Problem:
     x, t = cp.Variable((3, N)), cp.Variable(3)
     below = [cp.norm1(x[0]) <= t[0], cp.max(x[1]) <= t[1], 2 * cp.norm_inf(x[2]) <= t[2]]
@@ -142,10 +148,18 @@ CASES = (
     case("logistic", "closed form", lambda x, b: (near(x, b), [cp.sum(cp.logistic(x)) <= 1])),
     case("weighted", "forward–backward", lambda x, b: (curved(x, b), [3 * (WEIGHTS @ cp.exp(x)) <= 2 + b[0] ** 2])),
     case("each", "closed form", lambda x, b: (near(x, b), [2 * cp.logistic(x) <= 0.7])),
+    case("entries", "closed form", lambda x, b: (near(x, b), [3 * cp.square(x) <= 0.1])),
+    case("weighted_l1", "closed form", lambda x, b: (near(x, b), [2 * (WEIGHTS @ cp.abs(x)) <= 0.3])),
+    case(
+        "groups",
+        "closed form",
+        lambda x, b: (near(x, b), [cp.mixed_norm(cp.reshape(x, (2, 2), order="C"), 2, 1) <= 0.2]),
+    ),
     case("largest", "closed form", lambda x, b: (near(x, b), [cp.max(x) <= 0.1])),
     case("slopes", "Douglas–Rachford", lambda x, b: (curved(x, b), [cp.log_sum_exp(ROWS @ x) <= 1])),
     case("pair", "closed form", lambda x, b: (near(x, b), [cp.exp(x[0]) <= x[1], cp.norm1(x[2:]) <= 0.1])),
     DualCase("heights", "Douglas–Rachford", (N,), heights, VALUES),
+    DualCase("paraboloids", "Douglas–Rachford", (N,), paraboloids, VALUES),
     DualCase("sorted", "Douglas–Rachford", (N,), by_sorting, VALUES),
     DualCase("nuclear", "closed form", (N,), nuclear, VALUES),
     DualCase("maximized", "closed form", (N,), maximized, VALUES),
