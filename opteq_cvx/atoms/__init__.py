@@ -30,6 +30,7 @@ TOOLS = frozenset(
         "bounded",
         "calculus",
         "chain",
+        "closed_sets",
         "contract",
         "cuts",
         "multiplier",
