@@ -55,7 +55,7 @@ BOUNDED = frozenset(
 """Functions whose level sets and epigraphs are found by a root: finite at their proxes, which are exact.
 
 Those of quadratic forms and of quad_over_lin are one second-order cone each, which is cheaper, and the epigraph of
-the square of one entry is one of three.
+the square of one entry is one of three. Level sets of weighted squares are measured slower than cones too.
 """
 
 
@@ -78,7 +78,7 @@ def sublevel_term(f: Node, bound: Affine, origin: Origin) -> Term | None:
         return None
     if bound.parts and term.weight is not None and term.atom in (*OF_EIGENVALUES, *OF_SINGULAR_VALUES):
         return None
-    if bound.parts and term.atom == "square" and not total.axes:
+    if term.atom == "square" and (not total.axes if bound.parts else total.axes and term.weight is not None):
         return None
     if bound.parts:
         return _epigraph(total, f.shape, bound, origin)

@@ -33,7 +33,7 @@ MORE = (
     total("sum(logistic(x)) <= r", "logistic"),
     total("sum(entr(x)) >= 0.5 + r", "neg_entr", "-0.5 - r", draw=(0.1, 3.0)),
     total("sum(inv_pos(x)) <= r", "power", static={"options": (("p", -1.0),)}, draw=(0.1, 3.0)),
-    total("w @ square(x) <= r", "square", parameters=W, data={"weight": "w"}),
+    total("w @ square(pos(x)) <= r", "square_pos", parameters=W, data={"weight": "w"}),
     total("w @ abs(x) <= r", "abs", parameters=W, data={"weight": "w"}),
     total("sum(pos(x)) <= r", "pos"),
     total("sum(square(pos(x))) <= r", "square_pos"),
@@ -189,6 +189,8 @@ READ = {
     "3 * sum(exp(x)) <= 2": ["level_set"],
     "sum(exp(x)) + norm1(x) <= 3": None,
     "sum(exp(x)) + x[0] <= 3": ["epigraph"],
+    "np.arange(1, 4) @ square(x) <= 3": None,
+    "square(x) <= x[0] + 2": None,
     "norm1(x) <= 1": ["l1_ball"],
     "max(x) <= 1": ["box"],
     "norm_inf(x) <= 1": ["box"],
@@ -198,9 +200,9 @@ READ = {
 
 @pytest.mark.parametrize("text", READ)
 def test_what_is_read_as_one_set(text: str) -> None:
-    """None: several functions of the variable, which take the conic route."""
+    """None: the conic route, of several functions of the variable or where it is faster."""
     x = cp.Variable(3, name="x")
-    names = {**vars(cp), "x": x}
+    names = {**vars(cp), "np": np, "x": x}
     program = read(cp.Problem(cp.Minimize(cp.sum(x)), [eval(text, names)])).program
     found = [t.atom for t in program.terms if t.atom != "linear"]
     assert found == READ[text] if READ[text] is not None else len(program.variables) > 1

@@ -149,6 +149,7 @@ CASES = (
     case("weighted", "forward–backward", lambda x, b: (curved(x, b), [3 * (WEIGHTS @ cp.exp(x)) <= 2 + b[0] ** 2])),
     case("each", "closed form", lambda x, b: (near(x, b), [2 * cp.logistic(x) <= 0.7])),
     case("entries", "closed form", lambda x, b: (near(x, b), [3 * cp.square(x) <= 0.1])),
+    case("weighted_squares", "Douglas–Rachford", lambda x, b: (near(x, b), [2 * (WEIGHTS @ cp.square(x)) <= 0.3])),
     case("weighted_l1", "closed form", lambda x, b: (near(x, b), [2 * (WEIGHTS @ cp.abs(x)) <= 0.3])),
     case(
         "groups",
