@@ -9,6 +9,7 @@ from opteq_cvx.adjoint.problem import take
 from opteq_cvx.descent import Map
 from opteq_cvx.iterate.contract import Gauge, Iterate, Iteration, Measure, Restrict, Stop
 from opteq_cvx.splitting.contract import Certificate, Prepared, Splitting, Theta
+from opteq_cvx.splitting.infeasibility import certainty
 
 FIRST_ROUND = 25  # evaluations of T before the first look
 GROWTH = 1.3
@@ -17,7 +18,6 @@ PROBES = 3  # rounds after which the plain iteration's drift is watched, too
 POLISH = 3  # every so many rounds the splitting may finish by other means,
 POLISH_STEPS, POLISH_MOST = 40, 640  # at first so many steps, then four times as many, up to a limit
 PROBE_STEPS = 0.5  # its length, as a share of the round's
-CERTAIN = 1e-6  # tolerance of a certificate of infeasibility
 ROUNDING = 1e3  # no optimality error below this many units of rounding is asked for
 
 
@@ -83,7 +83,7 @@ class Rounds:
         for _ in range(count):
             z = advance(z)
         self.plain[self.active] = z
-        found = self.splitting.drift(z, theta, prepared, max(CERTAIN, accuracy))
+        found = self.splitting.drift(z, theta, prepared, certainty(accuracy, z.dtype))
         if found is not None:
             infeasible, unbounded = found
             self.empty[self.active], self.unbounded[self.active] = infeasible, unbounded & ~infeasible

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from opteq_cvx.adaptive import CERTAIN, adaptive_solve
+from opteq_cvx.adaptive import adaptive_solve
 from opteq_cvx.adjoint.mode import Equilibrated
 from opteq_cvx.adjoint.problem import Solve, take
 from opteq_cvx.descent import Map
@@ -15,6 +15,7 @@ from opteq_cvx.maps.peek import known_true
 from opteq_cvx.selecting import select
 from opteq_cvx.selection import SecondStage
 from opteq_cvx.splitting.contract import Certificate, Prepared, Splitting, Theta
+from opteq_cvx.splitting.infeasibility import certainty
 from opteq_cvx.splitting.selected import Selected
 from opteq_cvx.status import Status, code
 
@@ -147,8 +148,8 @@ def _with_drift(splitting: Splitting, theta: Theta, ready: Prepared, done: Itera
     if bool(done.converged.all()):
         return ready
     rows = (~done.converged & done.finite).nonzero().squeeze(1)
-    part = Prepared(take(ready.tensors, rows), Certificate())
-    found = splitting.drift(done.z[rows], take(theta, rows), part, max(CERTAIN, tolerance)) if rows.numel() else None
+    part, accuracy = Prepared(take(ready.tensors, rows), Certificate()), certainty(tolerance, done.z.dtype)
+    found = splitting.drift(done.z[rows], take(theta, rows), part, accuracy) if rows.numel() else None
     if found is None:
         return ready
     infeasible, unbounded = (torch.zeros_like(done.converged).index_copy(0, rows, flag) for flag in found)

@@ -36,7 +36,7 @@ class Epigraph(Bounded):
 
     name = "epigraph"
     formula = "ι{Σ w f(x) ≤ t} of [x, t], f any function of this table"
-    cost = "one prox of f for norms and squares, else about 12"
+    cost = "one prox of f for norms and plain squares, else about 12"
     source = "Parikh, Boyd 2014, section 6.6.2; Chandrupatla 1997 (the root)"
     traits = frozenset({Trait.SET})
     wrong: ClassVar[tuple[Mapping[str, Any], ...]] = ({"f": "nothing"}, {"f": "nonneg"}, {"f": "exp", "axes": (0,)})

@@ -19,7 +19,15 @@ from opteq_cvx.splitting.system import matmul
 
 FAR = 1e4  # how far along a ray, in units of the point's own size
 OUTSIDE = 1e-3  # a ray leaves a domain where so large a part of it points outside
+CERTAIN = 1e-6  # tolerance of a certificate, where the precision allows it
 TINY = 1e-10  # the step with which a function's prox becomes the projection onto its domain
+
+
+def certainty(tolerance: float, dtype: torch.dtype) -> float:
+    """The tolerance of certificates of programs solved to `tolerance`: a loose one must not declare a hard program
+    infeasible; what rounding blurs is allowed."""
+    blur: float = torch.finfo(dtype).eps ** 0.5
+    return max(CERTAIN, min(tolerance, blur))
 
 
 @dataclass(frozen=True, slots=True)

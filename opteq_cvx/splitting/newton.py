@@ -26,7 +26,6 @@ from opteq_cvx.splitting.system import matmul
 INNER = 0.1  # the gradient of φ is made so much smaller than the primal residual before multipliers move
 FALL = 0.25  # R grows where an outer step reduces the primal residual by less (see `penalty`)
 TRIES = 20  # evaluations of φ′ in one line search
-CERTAIN = 1e-6  # tolerance of a certificate of infeasibility
 FEASIBLE = 1e-4  # primal residual up to which a falling ray means that the program is unbounded
 CURVATURE = 0.1  # a step is taken where |φ′| has fallen by this factor
 Prox = Callable[[Tensor], Tensor]
@@ -64,6 +63,7 @@ def finish(
 ) -> Finish:
     """Newton steps from `start` = (x, y) until the error of each sample is below `tolerance`, at most `steps`."""
     p, q, k, b, *rest = theta
+    certain = infeasibility.certainty(tolerance, q.dtype)
     x, y = start
     center, before = x, x.new_full((x.shape[0],), torch.inf)
     penalty = Penalty.of(parts, metric, k, b, tolerance)
@@ -91,7 +91,7 @@ def finish(
         slow = done & (primal > FALL * before)
         before = torch.where(done, primal, before)
         if bool((done & ~over).any()):
-            ray = infeasibility.certify(parts, theta, w, x - center, moved - y, max(CERTAIN, tolerance))
+            ray = infeasibility.certify(parts, theta, w, x - center, moved - y, certain)
             best = replace(
                 best,
                 infeasible=best.infeasible | (done & ~over & ray.infeasible),

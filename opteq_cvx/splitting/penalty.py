@@ -19,6 +19,7 @@ from opteq_cvx.splitting.system import matmul
 GROW = 10.0
 LIMIT = 1e8  # R never grows by more than this
 NOISE = 0.3  # rounding moves a row's part of Kᵀy by at most this share of the tolerance
+FINEST = 1e-10  # of tolerances: below, the worst case of all roundings is far from what happens
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Penalty:
         """Rows that a prox couples share their entry of R."""
         coupled = [p.index for p in parts if Trait.SEPARABLE not in p.f.traits and p.index.size > 1]
         shared = tuple(slice(int(i.flat[0]), int(i.flat[0]) + i.size) for i in coupled)
-        return Penalty(metric, k.abs(), b, shared, tolerance)
+        return Penalty(metric, k.abs(), b, shared, max(tolerance, FINEST))
 
     def terms(self, x: Tensor, y: Tensor, r: Tensor) -> Tensor:
         """|K||x| + |b| + |y|/R (B, m): the size of what v − w is the difference of."""

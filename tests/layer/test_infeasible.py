@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import opteq_cvx as oc
+from opteq_cvx.splitting.infeasibility import certainty, certify
 from opteq_cvx.status import Status
 
 NAMES = {"optimal": Status.CONVERGED, "infeasible": Status.PRIMAL_INFEASIBLE, "unbounded": Status.DUAL_INFEASIBLE}
@@ -65,3 +66,15 @@ def test_feasible_programs_are_never_called_infeasible() -> None:
     assert solution.status.counts().get(Status.PRIMAL_INFEASIBLE, 0) == 0
     assert solution.status.counts().get(Status.DUAL_INFEASIBLE, 0) == 0
     assert solution.status.all_converged
+
+
+@pytest.mark.parametrize("tolerance", [1e-3, 1e-5, 1e-8])
+def test_a_loose_tolerance_does_not_call_a_flat_program_unbounded(tolerance: float) -> None:
+    """½·10⁻⁵x² − x has its minimum at 10⁵; without the curvature the same ray is a certificate."""
+    found = []
+    for curvature in (1e-5, 0.0):
+        theta = [torch.tensor(m, dtype=torch.float64)[None] for m in ([[curvature]], [-1.0], [[1.0]], [0.0])]
+        ray, still = torch.ones(1, 1, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)
+        accuracy = certainty(tolerance, torch.float64)
+        found.append(bool(certify([], theta, still, ray, still, accuracy).unbounded))
+    assert found == [False, True]
