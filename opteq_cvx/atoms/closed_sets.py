@@ -14,7 +14,7 @@ from opteq_cvx.atoms.calculus import WEIGHT, Summed
 from opteq_cvx.atoms.contract import Data
 from opteq_cvx.atoms.norm2 import Norm2
 from opteq_cvx.atoms.power import Power
-from opteq_cvx.atoms.primitives import clip, euclidean
+from opteq_cvx.atoms.primitives import clip, euclidean, unweighted
 from opteq_cvx.atoms.quad_over_lin import HEIGHT
 
 THRESHOLDS = frozenset({"abs", "norm2", "pos"})
@@ -25,9 +25,10 @@ def closed_level(f: Summed, v: Tensor, c: Tensor, data: Data) -> Tensor | None:
     """The projection of v on {F ≤ c}; None where it has no closed form. For c < 0 a minimizer of F."""
     if f.f.name in THRESHOLDS:
         mu = _threshold(f, v, c, data, 0.0)
-        return torch.where(mu < 0, v, f.prox(v, mu.abs(), data))
+        inside = mu < 0  # −∞ where all weights are 0
+        return torch.where(inside, v, f.prox(v, torch.where(inside, 0.0, mu), data))
     if f.axes == ():
-        c = c / data[WEIGHT] if WEIGHT in data else c
+        c = unweighted(c, data[WEIGHT]) if WEIGHT in data else c
         if f.f.name == "exp":
             return torch.minimum(v, torch.log(c.clamp(min=torch.finfo(c.dtype).tiny)))
         if isinstance(f.f, Power):
@@ -83,7 +84,7 @@ def _threshold(f: Summed, v: Tensor, c: Tensor, data: Data, rise: float) -> Tens
             u = euclidean(v, f.f.axes)
     if not f.axes and not rise:
         w = data.get(WEIGHT, torch.ones_like(c))
-        return (u - c / w) / w
+        return (u - unweighted(c, w)) / torch.where(w > 0, w, 1.0)
     u, w = torch.broadcast_tensors(u, data.get(WEIGHT, torch.ones_like(c)))
     mu = weighted_level(join(u, f.axes), join(w, f.axes), join(c, f.axes), rise)
     return split(mu, f.axes, kept(u.shape, f.axes))

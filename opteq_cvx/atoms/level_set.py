@@ -13,7 +13,7 @@ from opteq_cvx.atoms.calculus import WEIGHT, level_multiplier, level_prox
 from opteq_cvx.atoms.closed_sets import closed_level
 from opteq_cvx.atoms.contract import Data, Spelling, Trait
 from opteq_cvx.atoms.cuts import CUT, cut_level
-from opteq_cvx.atoms.primitives import euclidean, indicator
+from opteq_cvx.atoms.primitives import euclidean, indicator, unweighted
 
 R: Mapping[str, Any] = {"r": ((), {"nonneg": True})}
 W: Mapping[str, Any] = {"w": ((5,), {"pos": True}), **R}
@@ -111,7 +111,7 @@ class LevelSet(Bounded):
 
         level = data["level"]
         if WEIGHT in data:
-            level = level / data[WEIGHT]  # one number for each matrix
+            level = unweighted(level, data[WEIGHT])  # one number for each matrix
         return lift(onto)(v, level.squeeze(-1).expand((*v.shape[:-2], 1)))
 
     @override

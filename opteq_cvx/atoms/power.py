@@ -40,23 +40,32 @@ class FallingPower(Entrywise):
 
 @dataclass(frozen=True, slots=True)
 class _GrowingPower(Entrywise):
-    """x + t·p·x^(p−1) = v, x ≥ 0, for p > 1; 0 where v ≤ 0."""
+    """x + t·p·x^(p−1) = v, x ≥ 0, for p > 1, and 0 where v ≤ 0; `even`: that of |v| with the sign of v."""
 
     p: float
+    even: bool
 
     @override
     def solve(self, *inputs: Tensor) -> Tensor:
         v, t = inputs
+        if self.even:
+            return v.sign() * grow_root(v.abs(), self.p * t, self.p - 1.0)
         return grow_root(v, self.p * t, self.p - 1.0)
 
     @override
     def partials(self, x: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
         v, t = inputs
-        some = (v > 0) & (x > 0)
-        x = torch.where(some, x, 1.0)
-        slope = self.p * x ** (self.p - 1.0)
-        rate = torch.where(some, x / (x + t * (self.p - 1.0) * slope), 0.0)
-        return rate, -slope * rate
+        some = (v != 0) & (x != 0) if self.even else (v > 0) & (x > 0)
+        size = torch.where(some, x.abs(), 1.0)
+        slope = self.p * size ** (self.p - 1.0)
+        rate = torch.where(some, size / (size + t * (self.p - 1.0) * slope), self._at_zero(t))
+        return rate, torch.where(some, -v.sign() * slope * rate, 0.0)
+
+    def _at_zero(self, t: Tensor) -> Tensor:
+        """1/(1 + t·f''(0)) of |x|^p; 0 where x ≥ 0 cuts it off, and where f''(0) = ∞."""
+        if not self.even or self.p < 2:
+            return torch.zeros_like(t)
+        return torch.ones_like(t) if self.p > 2 else 1.0 / (1.0 + 2.0 * t)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +73,8 @@ class Power(Atom):
     """f(x) = x^p, static `p`: for p < 0 on x > 0; for p > 1 on x ≥ 0, but |x|^p on all x for p = 4, 8, 16, …,
     and wherever static `absolute` says so.
 
-    The prox is the root of x + t·p·x^(p−1) = v; at v = 0, where x ≥ 0 cuts it off, the derivative is 0.
+    The prox is the root of x + t·p·x^(p−1) = v, of |x|^p that of |v| with the sign of v; at v = 0, where x ≥ 0 cuts
+    it off, the derivative is 0.
 
     Raises:
         CompileError: 0 ≤ p ≤ 1, or p < 0 with `absolute`.
@@ -125,8 +135,7 @@ class Power(Atom):
     def prox(self, v: Tensor, step: Tensor, data: Data) -> Tensor:
         if self.p < 0:
             return FallingPower(self.p)(v, step)
-        root = _GrowingPower(self.p)
-        return root(v, step) - root(-v, step) if self.even else root(v, step)
+        return _GrowingPower(self.p, self.even)(v, step)
 
     @override
     def conjugate(self, y: Tensor, data: Data) -> Tensor:

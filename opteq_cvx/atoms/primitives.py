@@ -24,6 +24,12 @@ def clip(v: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
     return torch.where(v <= lower, lower, torch.where(v >= upper, upper, v))
 
 
+def unweighted(c: Tensor, w: Tensor) -> Tensor:
+    """c/w, the bound that w·f ≤ c is on f: none, +∞ with derivative 0, where w = 0."""
+    some = w > 0
+    return torch.where(some, c / torch.where(some, w, 1.0), torch.inf)
+
+
 def _readable(v: Tensor, bound: Tensor) -> bool:
     """Whether a bound is one number that can be read without a wait, and does not change v's shape."""
     return bound.numel() == 1 and bound.ndim <= v.ndim and bound.device.type == "cpu" and not hidden(bound)

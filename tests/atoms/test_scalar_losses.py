@@ -60,3 +60,17 @@ def test_prox_solves_the_optimality_condition(name: str) -> None:
         exact = root(slope, point, step, positive)
         error = float(abs(mp.mpf(float(x[i])) - exact))
         assert error <= EPS * (float(abs(exact)) + min(1.0, abs(point))), (point, step, float(x[i]))
+
+
+@pytest.mark.parametrize(("p", "absolute"), [(4.0, False), (8.0, False), (3.0, True), (2.0, True), (1.5, True)])
+def test_an_even_power_has_its_two_sided_derivative_at_zero(p: float, absolute: bool) -> None:
+    """Of the point and the step, against central differences; |x|^p is smooth at 0, and so is its prox."""
+    f, h = atom("power").from_static({"p": p, "absolute": absolute}), 1e-6
+    v = torch.tensor([0.0, 0.5, -0.5], dtype=torch.float64, requires_grad=True)
+    t = torch.full((3,), 0.7, dtype=torch.float64, requires_grad=True)
+    by_v, by_t = torch.autograd.grad(f.prox(v, t, {}).sum(), (v, t))
+    with torch.no_grad():
+        want_v = (f.prox(v + h, t, {}) - f.prox(v - h, t, {})) / (2 * h)
+        want_t = (f.prox(v, t + h, {}) - f.prox(v, t - h, {})) / (2 * h)
+    torch.testing.assert_close(by_v, want_v, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(by_t, want_t, atol=1e-5, rtol=1e-5)

@@ -55,3 +55,33 @@ def test_a_constraint_that_becomes_a_constant_holds_or_makes_the_sample_infeasib
         found = layer.solve(scale, right)
     assert list(found.status) == [Status.CONVERGED, Status.CONVERGED, Status.PRIMAL_INFEASIBLE, Status.CONVERGED]
     np.testing.assert_allclose(found.values[0][[0, 1, 3]].numpy(), [1.0, 3.0, 3.0], atol=1e-6)
+
+
+UNBOUNDED = (
+    "w @ abs(x) <= 1",
+    "w @ pos(x) <= 1",
+    "w @ exp(x) <= 1",
+    "w @ huber(x) <= 1",
+    "w[0] * mixed_norm(reshape(x, (2, 2), order='C'), 2, 1) <= 1",
+    "w[0] * normNuc(reshape(x, (2, 2), order='C')) <= 1",
+    "w[0] * sigma_max(reshape(x, (2, 2), order='C')) <= 1",
+    "w[0] * lambda_sum_largest(reshape(x, (2, 2), order='C') + reshape(x, (2, 2), order='C').T, 2) <= 1",
+)
+
+
+@pytest.mark.parametrize("text", UNBOUNDED)
+def test_a_bound_with_weights_of_zero_bounds_nothing(text: str) -> None:
+    """The unbounded sample stays where it is, with derivative 0 in its weights; its neighbour is bounded."""
+    x, w, y = cp.Variable(4, name="x"), oc.Input(4, name="w", nonneg=True), oc.Input(4, name="y")
+    names = {k: getattr(cp, k) for k in dir(cp)} | {"x": x, "w": w}
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x - y)), [eval(text, names)])
+    layer = oc.compile(problem, inputs=[w, y]).double()
+    weights = torch.tensor([[0.0] * 4, [1.0, 1.0, 0.0, 1.0]], dtype=torch.float64, requires_grad=True)
+    points = torch.tensor([[1.0, -2.0, 3.0, 0.5]] * 2, dtype=torch.float64, requires_grad=True)
+    (found,) = layer(weights, points)
+    by_weights, by_points = torch.autograd.grad(found.sum(), (weights, points))
+    torch.testing.assert_close(found[0], points[0], atol=1e-6, rtol=0)
+    assert (found[1] - points[1]).abs().max() > 0.1
+    torch.testing.assert_close(by_weights[0], torch.zeros(4, dtype=torch.float64), atol=1e-6, rtol=0)
+    torch.testing.assert_close(by_points[0], torch.ones(4, dtype=torch.float64), atol=1e-6, rtol=0)
+    assert by_weights.isfinite().all()
