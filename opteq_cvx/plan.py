@@ -194,12 +194,11 @@ def _general(
             return Plan(program, DavisYin(groups), "Davis–Yin", lines, source, back, groups.smooth.stage)
         if wanted is not None:
             raise refused(wanted, groups)
-    thin = ThinForm.of(GraphForm.of(program)) if large is not None and not formed else ""
-    if wanted == "primal-dual" or (wanted is None and large is not None and isinstance(thin, str)):
+    form = GraphForm.of(program) if wanted != "primal-dual" else None
+    thin = "a selection needs P" if formed or form is None else ThinForm.of(form)
+    if form is None or (wanted is None and large is not None and isinstance(thin, str)):
         why = large if large is not None else "another was asked for"
         return Plan(program, PrimalDual(saddle), "PDHG", primal_dual_lines(saddle, refusal, why), source, back)
-    form = GraphForm.of(program)
-    thin = ThinForm.of(form) if not formed else "a selection needs P"
     lines = douglas_rachford_lines(form, refusal, thin)
     if isinstance(thin, ThinForm):
         return Plan(program, ThinDouglasRachford(thin), "Douglas–Rachford", lines, source, back)

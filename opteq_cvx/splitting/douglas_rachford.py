@@ -17,6 +17,7 @@ from opteq_cvx.errors import UnsupportedError, message
 from opteq_cvx.ir.frozen import Frozen
 from opteq_cvx.maps.evaluate import Environment
 from opteq_cvx.splitting import blocks, infeasibility, newton
+from opteq_cvx.splitting.balance import balance
 from opteq_cvx.splitting.contract import Certificate, Polished, Prepared, Splitting, Theta
 from opteq_cvx.splitting.graph_form import GraphForm
 from opteq_cvx.splitting.jacobians import diagonalize, formable, jacobians
@@ -24,16 +25,14 @@ from opteq_cvx.splitting.linearization import AutogradLinearization, Linearizati
 from opteq_cvx.splitting.optimality import GraphLinearization, Optimality, worthwhile
 from opteq_cvx.splitting.quadratic import ROUNDING, spectrum
 from opteq_cvx.splitting.saddle import Proximal, Saddle
-from opteq_cvx.splitting.scaling import HIGH, LOW, curvature, equilibrate
-from opteq_cvx.splitting.sizes import most, top
+from opteq_cvx.splitting.scaling import bounded, curvature, equilibrate
+from opteq_cvx.splitting.sizes import optimality, top
 from opteq_cvx.splitting.system import System, factorize, matmul
 
 SIGMA = 1e-6  # the weight of the proximal term on x, relative to the equilibrated problem
 EQUALITY = 1e3  # how much heavier equality rows weigh
 RHO = 0.1
-EXTREME = 1e6  # R never moves further than this from where equilibration put it
 NEWTON_WORK = 4e9  # no Newton steps where one costs more flops than this
-REBALANCE = 2.0  # R changes when primal and dual residuals differ by more than the square of this
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,7 +69,7 @@ class DouglasRachford(Frozen, Splitting):
         weight = torch.ones(self.form.m, dtype=p.dtype, device=p.device)
         weight[torch.as_tensor(self.form.equality, device=p.device)] = EQUALITY
         size = curvature(p, e)
-        cost = _scale(size)[:, None]
+        cost = bounded(size)[:, None]
         sigma, metric = SIGMA * cost / (e * e), RHO * weight * d * d * cost
         convex = torch.ones_like(size, dtype=torch.bool)
         if not self.form.smooth.certified:
@@ -86,7 +85,7 @@ class DouglasRachford(Frozen, Splitting):
         q = theta[1]
         sigma, metric, e, size, convex, *parts = self.factor(theta) if factors is None else factors
         largest = torch.maximum(size, top(e * q.abs()))  # the cost is scaled by what P and q are, sample by sample
-        ratio = _scale(largest) / _scale(size)
+        ratio = bounded(largest) / bounded(size)
         certificate = self.form.certificate(theta, None if self.form.smooth.certified else convex)
         if parts:
             return Prepared((sigma, metric * ratio[:, None], ratio[:, None], *parts), certificate)
@@ -156,10 +155,8 @@ class DouglasRachford(Frozen, Splitting):
     def rebalance(self, z: Tensor, theta: Theta, prepared: Prepared) -> tuple[Tensor, Prepared] | None:
         primal, dual, _, x, w, y = self._residuals(z, theta, prepared)
         sigma, metric, tau, v, eigenvalues = prepared.tensors
-        ratio = (primal.clamp_min(1e-12) / dual.clamp_min(1e-12)).sqrt().clamp(1e-2, 1e2)
-        ratio = (tau[:, 0] * ratio).clamp(1.0 / EXTREME, EXTREME) / tau[:, 0]
-        ratio = torch.where((ratio > REBALANCE) | (ratio < 1.0 / REBALANCE), ratio, torch.ones_like(ratio))
-        if bool((ratio == 1.0).all()):
+        ratio = balance(primal, dual, tau[:, 0])
+        if ratio is None:
             return None
         metric = metric * ratio[:, None]
         state = torch.cat([sigma.sqrt() * x, metric.sqrt() * (w + y / metric)], dim=1)
@@ -212,11 +209,7 @@ class DouglasRachford(Frozen, Splitting):
 
     def _optimality(self, x: Tensor, w: Tensor, y: Tensor, theta: Theta) -> tuple[Tensor, Tensor, Tensor]:
         p, q, k, b, *_ = theta
-        kx, px, ky = matmul(x, k.mT), matmul(x, p), matmul(y, k)
-        primal = top(kx + b - w) / most((top(kx), top(w), top(b)))
-        dual = top(px + q + ky) / most((top(px), top(ky), top(q)))
-        ends = ((x * px).sum(1), (x * q).sum(1), (y * (w - b)).sum(1))
-        return primal, dual, (ends[0] + ends[1] + ends[2]).abs() / most([e.abs() for e in ends])
+        return optimality(x, w, y, q, b, matmul(x, k.mT), matmul(x, p), matmul(y, k))
 
     def _unpack(self, z: Tensor, prepared: Prepared, rest: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """x, v and w = prox_{g/R}(v)."""
@@ -245,7 +238,3 @@ class DouglasRachford(Frozen, Splitting):
         if bool(tilt[:, n:].any()):
             raise UnsupportedError(message("a gradient of multipliers", "one of the variables", "use Implicit()"))
         return (theta[0], theta[1] + prepared.tensors[0].sqrt() * tilt[:, :n], *theta[2:]), prepared
-
-
-def _scale(size: Tensor) -> Tensor:
-    return torch.where(size > 0, size, torch.ones_like(size)).clamp(LOW, HIGH)

@@ -16,8 +16,9 @@ from opteq_cvx.ir.frozen import Array, Frozen
 from opteq_cvx.ir.param import ParamExpr
 from opteq_cvx.maps.evaluate import Environment
 from opteq_cvx.splitting import blocks
+from opteq_cvx.splitting.balance import balance
 from opteq_cvx.splitting.contract import Certificate, Prepared, Splitting, Theta
-from opteq_cvx.splitting.douglas_rachford import EQUALITY, REBALANCE, RHO, SIGMA
+from opteq_cvx.splitting.douglas_rachford import EQUALITY, RHO, SIGMA
 from opteq_cvx.splitting.graph_form import GraphForm
 from opteq_cvx.splitting.inclusion import ROUNDING, times
 from opteq_cvx.splitting.jacobians import diagonalize, jacobians
@@ -25,11 +26,10 @@ from opteq_cvx.splitting.linearization import AutogradLinearization, Linearizati
 from opteq_cvx.splitting.optimality import GraphLinearization, Optimality, worthwhile
 from opteq_cvx.splitting.saddle import Proximal, Saddle
 from opteq_cvx.splitting.scaling import HIGH, LOW, curvature, equilibrate
-from opteq_cvx.splitting.sizes import most, top
+from opteq_cvx.splitting.sizes import optimality
 from opteq_cvx.splitting.system import matmul
 
 RELAXATION = 1.6
-EXTREME = 1e6  # R never moves further than this in all
 INVERSE_WORK = 2e9  # R is not rebalanced where the inverses of all samples cost more flops than this
 
 
@@ -162,12 +162,7 @@ class GraphInclusion(Frozen, Splitting):
         d = self._scales(f)[0]
         x, v, w = self._unpack(z, prepared, rest)
         y = prepared.tensors[1] * (v - w)
-        kx, fx, ky, dq = matmul(x, k.mT), d * times(f, x), matmul(y, k), d * q
-        primal = top(kx + b - w) / most((top(kx), top(w), top(b)))
-        dual = top(fx + dq + ky) / most((top(fx), top(ky), top(dq)))
-        ends = ((x * fx).sum(1), (x * dq).sum(1), (y * (w - b)).sum(1))
-        size = most([e.abs() for e in ends])
-        return primal, dual, (ends[0] + ends[1] + ends[2]).abs() / size, x, w, y
+        return *optimality(x, w, y, d * q, b, matmul(x, k.mT), d * times(f, x), matmul(y, k)), x, w, y
 
     @override
     def error(self, z: Tensor, theta: Theta, prepared: Prepared) -> Tensor:
@@ -180,10 +175,8 @@ class GraphInclusion(Frozen, Splitting):
             return None
         primal, dual, _, x, w, y = self._residuals(z, theta, prepared)
         sigma, metric, _, moved = prepared.tensors
-        ratio = (primal.clamp_min(1e-12) / dual.clamp_min(1e-12)).sqrt().clamp(1e-2, 1e2)
-        ratio = (moved[:, 0] * ratio).clamp(1.0 / EXTREME, EXTREME) / moved[:, 0]
-        ratio = torch.where((ratio > REBALANCE) | (ratio < 1.0 / REBALANCE), ratio, torch.ones_like(ratio))
-        if bool((ratio == 1.0).all()):
+        ratio = balance(primal, dual, moved[:, 0])
+        if ratio is None:
             return None
         metric = metric * ratio[:, None]
         state = torch.cat([sigma.sqrt() * x, metric.sqrt() * (w + y / metric)], dim=1)

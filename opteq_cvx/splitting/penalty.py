@@ -36,7 +36,7 @@ class Penalty:
     def of(parts: Sequence[Block], metric: Tensor, k: Tensor, b: Tensor, tolerance: float) -> "Penalty":
         """Rows that a prox couples share their entry of R."""
         coupled = [p.index for p in parts if Trait.SEPARABLE not in p.f.traits and p.index.size > 1]
-        shared = tuple(slice(int(i.flat[0]), int(i.flat[0]) + i.size) for i in coupled)
+        shared = tuple(slice(int(i.min()), int(i.min()) + i.size) for i in coupled)
         return Penalty(metric, k.abs(), b, shared, max(tolerance, FINEST))
 
     def terms(self, x: Tensor, y: Tensor, r: Tensor) -> Tensor:

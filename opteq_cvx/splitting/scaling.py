@@ -21,26 +21,33 @@ def equilibrate(p: Tensor, k: Tensor, groups: Sequence[tuple[int, int]]) -> tupl
     for _ in range(ROUNDS):
         scaled_k = d[:, :, None] * k_abs * e[:, None, :]
         scaled_p = e[:, :, None] * p_abs * e[:, None, :]
-        row = _amax(scaled_k, 2)
-        column = torch.maximum(_amax(scaled_k, 1), _amax(scaled_p, 1))
-        d = (d / _safe_sqrt(row)).clamp(LOW, HIGH)
+        row = amax(scaled_k, 2)
+        column = torch.maximum(amax(scaled_k, 1), amax(scaled_p, 1))
+        d = (d / safe_sqrt(row)).clamp(LOW, HIGH)
         for start, stop in groups:
             d = d.clone()
             d[:, start:stop] = d[:, start:stop].log().mean(dim=1, keepdim=True).exp()
-        e = (e / _safe_sqrt(column)).clamp(LOW, HIGH)
+        e = (e / safe_sqrt(column)).clamp(LOW, HIGH)
     return d, e
 
 
 def curvature(p: Tensor, e: Tensor) -> Tensor:
     """The mean over columns of the largest entry of EPE (1|B,)."""
-    return _amax(e[:, :, None] * p.abs() * e[:, None, :], 1).mean(dim=1)
+    return amax(e[:, :, None] * p.abs() * e[:, None, :], 1).mean(dim=1)
 
 
-def _amax(x: Tensor, dim: int) -> Tensor:
+def amax(x: Tensor, dim: int) -> Tensor:
+    """The largest along an axis, 0 where that is empty."""
     if x.shape[dim] == 0:
         return x.sum(dim=dim)
     return x.amax(dim=dim)
 
 
-def _safe_sqrt(x: Tensor) -> Tensor:
+def safe_sqrt(x: Tensor) -> Tensor:
+    """√x, 1 for rows of almost nothing, which keep their scale."""
     return torch.where(x > LOW, x, torch.ones_like(x)).sqrt()
+
+
+def bounded(size: Tensor) -> Tensor:
+    """A size to scale by: within [LOW, HIGH], 1 where it is 0."""
+    return torch.where(size > 0, size, torch.ones_like(size)).clamp(LOW, HIGH)

@@ -18,14 +18,15 @@ from opteq_cvx.errors import UnsupportedError, message
 from opteq_cvx.ir.frozen import Frozen
 from opteq_cvx.maps.evaluate import Environment
 from opteq_cvx.splitting import blocks, infeasibility
+from opteq_cvx.splitting.balance import balance
 from opteq_cvx.splitting.contract import Certificate, Polished, Prepared, Splitting, Theta
-from opteq_cvx.splitting.douglas_rachford import EQUALITY, EXTREME, REBALANCE, RHO, SIGMA, DouglasRachford
+from opteq_cvx.splitting.douglas_rachford import EQUALITY, RHO, SIGMA, DouglasRachford
 from opteq_cvx.splitting.jacobians import diagonalize, formable, jacobians
 from opteq_cvx.splitting.linearization import AutogradLinearization, Linearization
 from opteq_cvx.splitting.optimality import GraphLinearization
 from opteq_cvx.splitting.saddle import Proximal, Saddle
-from opteq_cvx.splitting.scaling import HIGH, LOW, ROUNDS
-from opteq_cvx.splitting.sizes import most, top
+from opteq_cvx.splitting.scaling import HIGH, LOW, ROUNDS, amax, bounded, safe_sqrt
+from opteq_cvx.splitting.sizes import optimality, top
 from opteq_cvx.splitting.structure import Structure
 from opteq_cvx.splitting.thin_form import Inverse, Thin, ThinForm, woodbury
 from opteq_cvx.splitting.thin_optimality import ThinOptimality
@@ -98,8 +99,8 @@ class ThinDouglasRachford(Frozen, Splitting):
         weight = torch.ones(graph.m, dtype=d.dtype, device=d.device)
         weight[torch.as_tensor(graph.equality, device=d.device)] = EQUALITY
         size = (e.square() * diagonal).mean(dim=1)
-        sigma = SIGMA * _scale(size)[:, None] / (e * e)
-        cost = _scale(torch.maximum(size, top(e * theta[0].abs())))[:, None]
+        sigma = SIGMA * bounded(size)[:, None] / (e * e)
+        cost = bounded(torch.maximum(size, top(e * theta[0].abs())))[:, None]
         certificate = Structure(graph.layout, graph.smooth, graph.blocks, None).certificate(theta[FIXED:], None, None)
         return self._factorized(thin, sigma, RHO * weight * d * d * cost, d.new_ones(1, 1), certificate)
 
@@ -167,10 +168,8 @@ class ThinDouglasRachford(Frozen, Splitting):
     def rebalance(self, z: Tensor, theta: Theta, prepared: Prepared) -> tuple[Tensor, Prepared] | None:
         primal, dual, _, x, w, y = self._residuals(z, theta, prepared)
         sigma, metric, tau, *_ = prepared.tensors
-        ratio = (primal.clamp_min(1e-12) / dual.clamp_min(1e-12)).sqrt().clamp(1e-2, 1e2)
-        ratio = (tau[:, 0] * ratio).clamp(1.0 / EXTREME, EXTREME) / tau[:, 0]
-        ratio = torch.where((ratio > REBALANCE) | (ratio < 1.0 / REBALANCE), ratio, torch.ones_like(ratio))
-        if bool((ratio == 1.0).all()):
+        ratio = balance(primal, dual, tau[:, 0])
+        if ratio is None:
             return None
         metric, tau = metric * ratio[:, None], tau * ratio[:, None]
         state = torch.cat([sigma.sqrt() * x, metric.sqrt() * (w + y / metric)], dim=1)
@@ -213,12 +212,7 @@ class ThinDouglasRachford(Frozen, Splitting):
         q, b, thin = theta[0], theta[1], self.thin(theta)
         x, v, w = self._unpack(z, prepared, theta[FIXED:])
         y = prepared.tensors[1] * (v - w)
-        kx, px, ky = thin.image(x), thin.curved(x), thin.back(y)
-        primal = top(kx + b - w) / most((top(kx), top(w), top(b)))
-        dual = top(px + q + ky) / most((top(px), top(ky), top(q)))
-        ends = ((x * px).sum(1), (x * q).sum(1), (y * (w - b)).sum(1))
-        gap = (ends[0] + ends[1] + ends[2]).abs() / most([e.abs() for e in ends])
-        return primal, dual, gap, x, w, y
+        return *optimality(x, w, y, q, b, thin.image(x), thin.curved(x), thin.back(y)), x, w, y
 
     def _unpack(self, z: Tensor, prepared: Prepared, rest: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """x, v and w = prox_{g/R}(v)."""
@@ -263,17 +257,17 @@ def equilibrate(thin: Thin, diagonal: Tensor, groups: Sequence[tuple[int, int]])
         single, full = thin.split(d)
         entry = single * s * e[:, columns]
         scaled = full[:, :, None] * a * e[:, None, :]
-        row = torch.cat([entry, _amax(scaled, 2)], dim=1)
+        row = torch.cat([entry, amax(scaled, 2)], dim=1)
         if thin.form.order is not None:
             row = row[:, torch.as_tensor(thin.form.order.copy(), device=e.device)]
         column = (e * e * diagonal).scatter_reduce(1, columns.expand(rows, -1), entry, "amax")
         if full.shape[1]:
             column = torch.maximum(column, scaled.amax(dim=1))
-        d = (d / _safe_sqrt(row)).clamp(LOW, HIGH)
+        d = (d / safe_sqrt(row)).clamp(LOW, HIGH)
         for start, stop in groups:
             d = d.clone()
             d[:, start:stop] = d[:, start:stop].log().mean(dim=1, keepdim=True).exp()
-        e = (e / _safe_sqrt(column)).clamp(LOW, HIGH)
+        e = (e / safe_sqrt(column)).clamp(LOW, HIGH)
     return d, e
 
 
@@ -291,15 +285,3 @@ def _beside(c: Tensor, r: Tensor) -> Tensor:
 def _norms(thin: Thin) -> Tensor:
     norms: Tensor = torch.linalg.vector_norm(thin.a, dim=2)
     return norms.expand(max(len(thin.s), len(thin.a)), -1)
-
-
-def _amax(x: Tensor, dim: int) -> Tensor:
-    return x.amax(dim=dim) if x.shape[dim] else x.sum(dim=dim)
-
-
-def _safe_sqrt(x: Tensor) -> Tensor:
-    return torch.where(x > LOW, x, torch.ones_like(x)).sqrt()
-
-
-def _scale(size: Tensor) -> Tensor:
-    return torch.where(size > 0, size, torch.ones_like(size)).clamp(LOW, HIGH)
