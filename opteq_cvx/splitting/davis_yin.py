@@ -22,6 +22,7 @@ from opteq_cvx.maps.evaluate import Environment
 from opteq_cvx.splitting import blocks, infeasibility, newton
 from opteq_cvx.splitting.contract import Polished, Prepared, Splitting, Theta
 from opteq_cvx.splitting.jacobians import formable
+from opteq_cvx.splitting.matrices import Dense, Moved
 from opteq_cvx.splitting.matrix_free import smallest_ritz
 from opteq_cvx.splitting.operators import Products
 from opteq_cvx.splitting.power import largest
@@ -36,7 +37,7 @@ RELAXATION = 0.8  # λ as a share of its bound 2 − γL/2
 MARGIN = 1.05  # above what power iteration finds of L, which the row sums bound
 EXTREME = 1e6  # γ never moves further than this from its start
 REBALANCE = 1.5  # γ changes by at least this factor
-SMALL, NEWTON_WORK = 512, 4e9  # Newton steps up to so many unknowns, and so many flops
+SMALL = 512  # Newton steps up to so many unknowns
 SIGMA, RHO = 1e-8, 1.0  # of their augmented Lagrangian, relative to the largest curvature
 FIXED = 2  # tensors of θ before the blocks: q, D
 
@@ -237,7 +238,7 @@ class DavisYin(Frozen, Splitting):
         """Newton steps on an augmented Lagrangian, with P formed, where it is small."""
         form, rows = self.form, z.shape[0]
         n, m = form.n, len(form.picked)
-        if n > SMALL or rows * n * n * (n + m) > NEWTON_WORK or not formable(form.joint):
+        if n > SMALL or not formable(form.joint) or not newton.affordable(rows * n * n * (n + m), steps):
             return None
         first, second, _ = self.parts(theta)
         eye, slope = torch.eye(n, dtype=z.dtype, device=z.device), self._slope(theta)
@@ -254,10 +255,10 @@ class DavisYin(Frozen, Splitting):
 
         curvature = p.diagonal(dim1=1, dim2=2).amax(dim=1, keepdim=True)
         scale = torch.where(curvature > 0, curvature, torch.ones_like(curvature))
-        data = (p, theta[0], k, z.new_zeros(1, m), *first, *second)
+        program = newton.Program(form.joint, Dense(p, k), theta[0], z.new_zeros(1, m), (*first, *second))
         sigma, metric = (SIGMA * scale).expand(-1, n), (RHO * scale).expand(-1, m)
         start = (at.x, self._rows(at.normal, at.y))
-        done = newton.finish(form.joint, data, sigma, metric, start, residuals, tolerance=tolerance, steps=steps)
+        done = newton.finish(program, sigma, metric, start, residuals, tolerance=tolerance, steps=steps)
         count = sum(b.index.size for b in form.first)
         y = torch.zeros_like(done.x).index_copy(
             1, torch.as_tensor(form.picked[count:].copy(), device=z.device), done.y[:, count:]
@@ -295,7 +296,7 @@ class DavisYin(Frozen, Splitting):
         form, part = self.form, Groups(self.form.joint, len(self.form.picked), None, True, self)
         dx = after.x - before.x
         dy = self._rows(after.normal - before.normal, after.y - before.y)
-        moved = infeasibility.Moved(
+        moved = Moved(
             q=theta[0],
             b=dy.new_zeros(1, dy.shape[1]),
             kx=self.gather(dx),

@@ -22,6 +22,7 @@ from opteq_cvx.splitting.contract import Certificate, Polished, Prepared, Splitt
 from opteq_cvx.splitting.graph_form import GraphForm
 from opteq_cvx.splitting.jacobians import diagonalize, formable, jacobians
 from opteq_cvx.splitting.linearization import AutogradLinearization, Linearization
+from opteq_cvx.splitting.matrices import Dense
 from opteq_cvx.splitting.optimality import GraphLinearization, Optimality, worthwhile
 from opteq_cvx.splitting.quadratic import ROUNDING, spectrum
 from opteq_cvx.splitting.saddle import Proximal, Saddle
@@ -32,7 +33,6 @@ from opteq_cvx.splitting.system import System, factorize, matmul
 SIGMA = 1e-6  # the weight of the proximal term on x, relative to the equilibrated problem
 EQUALITY = 1e3  # how much heavier equality rows weigh
 RHO = 0.1
-NEWTON_WORK = 4e9  # no Newton steps where one costs more flops than this
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -166,23 +166,21 @@ class DouglasRachford(Frozen, Splitting):
 
     @override
     def polish(self, z: Tensor, theta: Theta, prepared: Prepared, tolerance: float, steps: int) -> Polished | None:
-        if not self.finishes(z.shape[0]):
+        n, m = self.form.layout.n, self.form.m
+        if not formable(self.form.blocks) or not newton.affordable(z.shape[0] * n * n * (n + m), steps):
             return None
+        p, q, k, b, *rest = theta
         sigma, metric, *_ = prepared.tensors
         x, v, w = self._unpack(z, prepared, theta[4:])
 
         def residuals(x: Tensor, w: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             return self._optimality(x, w, y, theta)
 
+        program = newton.Program(self.form.blocks, Dense(p, k), q, b, rest)
         start = (x, metric * (v - w))
-        done = newton.finish(self.form.blocks, theta, sigma, metric, start, residuals, tolerance=tolerance, steps=steps)
+        done = newton.finish(program, sigma, metric, start, residuals, tolerance=tolerance, steps=steps)
         state = torch.cat([sigma.sqrt() * done.x, metric.sqrt() * (done.w + done.y / metric)], dim=1)
         return Polished(state, done.steps, done.infeasible, done.unbounded)
-
-    def finishes(self, rows: int) -> bool:
-        """Whether `polish` has Newton steps for so many samples."""
-        n, m = self.form.layout.n, self.form.m
-        return rows * n * n * (n + m) <= NEWTON_WORK and formable(self.form.blocks)
 
     @override
     def drift(self, z: Tensor, theta: Theta, prepared: Prepared, tolerance: float) -> tuple[Tensor, Tensor]:

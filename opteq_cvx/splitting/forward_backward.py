@@ -22,11 +22,11 @@ from opteq_cvx.splitting import blocks, infeasibility, newton, support
 from opteq_cvx.splitting.contract import Polished, Prepared, Splitting, Theta
 from opteq_cvx.splitting.jacobians import formable
 from opteq_cvx.splitting.linearization import AutogradLinearization, Linearization, SymmetricLinearization
+from opteq_cvx.splitting.matrices import Dense
 from opteq_cvx.splitting.quadratic import ROUNDING, spectrum
 from opteq_cvx.splitting.saddle import Proximal, Saddle
 from opteq_cvx.splitting.structure import Structure
 
-NEWTON_WORK = 4e9  # no Newton steps where one costs more flops than this
 SIGMA, RHO = 1e-8, 1.0  # of their augmented Lagrangian, relative to the largest curvature
 NEWTONS = 4.0  # steps of Newton's method from a face to the next
 SETTLING = 30  # plain steps after which the iterates of an unbounded program move along a ray
@@ -206,12 +206,12 @@ class ForwardBackward(Frozen, Splitting):
         p, q, *rest = theta
         n, parts = self.dimension, blocks.stacked(self.parts.blocks)
         m = sum(block.index.size for block in parts)
-        if z.shape[0] * n * n * (n + m) > NEWTON_WORK or not formable(parts):
+        if not formable(parts) or not newton.affordable(z.shape[0] * n * n * (n + m), steps):
             return None
         dense = torch.diag_embed(p) if p.ndim == 2 else p
         picked = [torch.as_tensor(b.index.reshape(-1).copy(), device=z.device) for b in self.parts.blocks]
         k = torch.eye(n, dtype=z.dtype, device=z.device)[torch.cat(picked)] if picked else z.new_zeros(0, n)
-        data = (dense, q, k.unsqueeze(0), z.new_zeros(1, m), *rest)
+        program = newton.Program(parts, Dense(dense, k.unsqueeze(0)), q, z.new_zeros(1, m), rest)
         top = dense.diagonal(dim1=1, dim2=2).amax(dim=1, keepdim=True)
         scale = torch.where(top > 0, top, torch.ones_like(top))
         y = -(multiply(z, p) + q) @ k.mT
@@ -223,7 +223,7 @@ class ForwardBackward(Frozen, Splitting):
             return primal, dual, torch.zeros_like(primal)
 
         sigma, metric = (SIGMA * scale).expand(-1, n), (RHO * scale).expand(-1, m)
-        done = newton.finish(parts, data, sigma, metric, (z, y), residuals, tolerance=tolerance, steps=steps)
+        done = newton.finish(program, sigma, metric, (z, y), residuals, tolerance=tolerance, steps=steps)
         return Polished(done.x, done.steps, done.infeasible, done.unbounded)
 
     @override

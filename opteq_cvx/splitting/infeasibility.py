@@ -15,7 +15,8 @@ from torch import Tensor
 
 from opteq_cvx.atoms import Trait
 from opteq_cvx.splitting.blocks import Block
-from opteq_cvx.splitting.system import matmul
+from opteq_cvx.splitting.matrices import Dense, Moved
+from opteq_cvx.splitting.sizes import top
 
 FAR = 1e4  # how far along a ray, in units of the point's own size
 OUTSIDE = 1e-3  # a ray leaves a domain where so large a part of it points outside
@@ -50,35 +51,7 @@ def certify(
 ) -> Drift:
     """Test the drift (dx, dy) of one step, (B, n) and (B, m), at the present point w (B, m) of dom g."""
     p, q, k, b, *rest = theta
-    moved = Moved(
-        q=q,
-        b=b,
-        kx=matmul(dx, k.mT),
-        ky=matmul(dy, k),
-        px=matmul(dx, p),
-        row_size=torch.linalg.vector_norm(k, dim=2),
-        k_size=_top(k.flatten(1)),
-        p_size=_top(p.flatten(1)),
-    )
-    return judge(blocks, rest, w, dx, dy, moved, tolerance)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Moved:
-    """The products of a drift (dx, dy) with K and P, and the sizes they are compared with.
-
-    q (1|B, n), b (1|B, m), kx = K dx (B, m), ky = Kᵀdy (B, n), px = P dx (B, n); bounds on the norms of K's rows
-    (1|B, m), and the largest entries of K and P (1|B,).
-    """
-
-    q: Tensor
-    b: Tensor
-    kx: Tensor
-    ky: Tensor
-    px: Tensor
-    row_size: Tensor
-    k_size: Tensor
-    p_size: Tensor
+    return judge(blocks, rest, w, dx, dy, Dense(p, k).moved(q, b, dx, dy), tolerance)
 
 
 def judge(
@@ -97,9 +70,9 @@ def judge(
     support, slope, leaves = _along(blocks, rest, w, y, moved.kx * in_x, tolerance * moved.row_size)
     offset = (b * y).sum(1)
     margin = tolerance * (1.0 + _norm(b.expand_as(y)))
-    primal = (_top(moved.ky * in_y) <= tolerance * moved.k_size.clamp_min(1.0)) & (offset - support > margin)
+    primal = (top(moved.ky * in_y) <= tolerance * moved.k_size.clamp_min(1.0)) & (offset - support > margin)
     descent = (q * x).sum(1) + slope
-    curved = _top(moved.px * in_x) > tolerance * moved.p_size.clamp_min(1.0)
+    curved = top(moved.px * in_x) > tolerance * moved.p_size.clamp_min(1.0)
     dual = ~curved & ~leaves & (descent < -tolerance * (1.0 + _norm(q.expand_as(x))))
     moving = (_norm(dy) > 0, _norm(dx) > 0)
     return Drift(primal & moving[0], dual & moving[1], x, y)
@@ -139,7 +112,3 @@ def _projection(block: Block, own: Sequence[Tensor], like: Tensor) -> Callable[[
 def _norm(x: Tensor) -> Tensor:
     norm: Tensor = torch.linalg.vector_norm(x, dim=1)
     return norm
-
-
-def _top(x: Tensor) -> Tensor:
-    return x.abs().amax(dim=1) if x.shape[1] else x.new_zeros(x.shape[0])

@@ -17,11 +17,10 @@ from torch import Tensor
 from opteq_cvx.splitting import blocks as proxes
 from opteq_cvx.splitting import infeasibility
 from opteq_cvx.splitting.blocks import Block
-from opteq_cvx.splitting.contract import Theta
 from opteq_cvx.splitting.jacobians import jacobians
+from opteq_cvx.splitting.matrices import Matrices
 from opteq_cvx.splitting.penalty import GROW, Penalty
-from opteq_cvx.splitting.sizes import top
-from opteq_cvx.splitting.system import matmul
+from opteq_cvx.splitting.sizes import most, top
 
 INNER = 0.1  # the gradient of φ is made so much smaller than the primal residual before multipliers move
 FALL = 0.25  # R grows where an outer step reduces the primal residual by less (see `penalty`)
@@ -31,6 +30,28 @@ CURVATURE = 0.1  # a step is taken where |φ′| has fallen by this factor
 Prox = Callable[[Tensor], Tensor]
 Residuals = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 """(x, w, y) → relative primal, dual and gap residuals (B,)."""
+
+
+WORK, FIRST = 4e9, 40  # flops that a step of the batch may cost, in the first calls, which allow so many steps
+
+
+def affordable(flops: float, steps: int) -> bool:
+    """Whether Newton steps of so many flops for the whole batch pay; more where more steps are allowed.
+
+    A splitting that needs its Newton steps late in a solve has shown that it gets nowhere without them.
+    """
+    return flops <= WORK * max(1.0, steps / FIRST) ** 2
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """min ½xᵀPx + qᵀx + g(Kx + b): g as blocks with their data, P and K, q (1|B, n), b (1|B, m)."""
+
+    blocks: Sequence[Block]
+    matrices: Matrices
+    q: Tensor
+    b: Tensor
+    data: Sequence[Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +72,7 @@ class Finish:
 
 @torch.no_grad()
 def finish(
-    parts: Sequence[Block],
-    theta: Theta,
+    program: Program,
     sigma: Tensor,
     metric: Tensor,
     start: tuple[Tensor, Tensor],
@@ -62,18 +82,18 @@ def finish(
     steps: int,
 ) -> Finish:
     """Newton steps from `start` = (x, y) until the error of each sample is below `tolerance`, at most `steps`."""
-    p, q, k, b, *rest = theta
+    parts, matrices, q, b, rest = program.blocks, program.matrices, program.q, program.b, program.data
     certain = infeasibility.certainty(tolerance, q.dtype)
     x, y = start
     center, before = x, x.new_full((x.shape[0],), torch.inf)
-    penalty = Penalty.of(parts, metric, k, b, tolerance)
+    penalty = Penalty.of(parts, metric, matrices, b, tolerance)
     growth = penalty.ceiling(penalty.terms(x, y, metric), torch.ones_like(before)).clamp_max(1.0)
     never = torch.zeros_like(before, dtype=torch.bool)
     best = Finish(x, torch.zeros_like(y), y, before, torch.zeros_like(before, dtype=torch.int64), never, never)
     for step in range(1, steps + 1):
         r = metric * growth
         prox = proxes.bind(parts, y.shape[1], 1.0 / r, rest, None)
-        v = matmul(x, k.mT) + b + y / r
+        v = matrices.image(x) + b + y / r
         w = prox(v)
         moved = r * (v - w)
         primal, dual, gap = residuals(x, w, moved)
@@ -82,8 +102,9 @@ def finish(
         over = (best.error <= tolerance) | best.infeasible | best.unbounded
         if bool(over.all()) or step == steps:
             break
-        gradient = matmul(x, p) + q + matmul(moved, k) + sigma * (x - center)
-        size = torch.stack([top(matmul(x, p)), top(q.expand_as(x)), top(matmul(moved, k))]).amax(0).clamp_min(1.0)
+        px, ky = matrices.curved(x), matrices.back(moved)
+        gradient = px + q + ky + sigma * (x - center)
+        size = most([top(px), top(q.expand_as(x)), top(ky)])
         terms = penalty.terms(x, y, r)
         done = top(gradient) <= torch.maximum(
             size * (INNER * primal).clamp_min(0.3 * tolerance), penalty.noise(terms, r)
@@ -91,7 +112,8 @@ def finish(
         slow = done & (primal > FALL * before)
         before = torch.where(done, primal, before)
         if bool((done & ~over).any()):
-            ray = infeasibility.certify(parts, theta, w, x - center, moved - y, certain)
+            drift = matrices.moved(q, b, x - center, moved - y)
+            ray = infeasibility.judge(parts, rest, w, x - center, moved - y, drift, certain)
             best = replace(
                 best,
                 infeasible=best.infeasible | (done & ~over & ray.infeasible),
@@ -102,13 +124,11 @@ def finish(
         growth = torch.where(done[:, None], grown, growth)
         if bool(done.all()):
             continue
-        curvature = p + torch.diag_embed(sigma.expand(x.shape[0], -1)) + _curvature(parts, rest, r, v, k)
-        direction = -_solve(curvature, gradient)
-
-        ahead = matmul(direction, k.mT)
+        direction = -matrices.newton(sigma, r, jacobians(parts, rest, 1.0 / r, v), gradient)
+        ahead = matrices.image(direction)
         flat, bend = (
             (gradient * direction).sum(1) - (moved * ahead).sum(1),
-            ((matmul(direction, p) + sigma * direction) * direction).sum(1),
+            ((matrices.curved(direction) + sigma * direction) * direction).sum(1),
         )
 
         def along(
@@ -137,16 +157,6 @@ def _better(best: Finish, x: Tensor, w: Tensor, y: Tensor, error: Tensor, step: 
     )
 
 
-def _solve(h: Tensor, right: Tensor) -> Tensor:
-    """H⁻¹ right (B, n), by Cholesky after scaling to unit diagonal."""
-    scale = h.diagonal(dim1=1, dim2=2).clamp_min(torch.finfo(h.dtype).tiny).rsqrt()
-    scaled = scale[:, :, None] * h * scale[:, None, :]
-    scaled.diagonal(dim1=1, dim2=2).add_(10 * torch.finfo(h.dtype).eps)
-    factor, info = torch.linalg.cholesky_ex(scaled)
-    solved = scale * torch.cholesky_solve((scale * right)[:, :, None], factor).squeeze(2)
-    return torch.where(((info == 0) & torch.isfinite(solved).all(1))[:, None], solved, scale * scale * right)
-
-
 def _search(along: Callable[[Tensor], Tensor], at_zero: Tensor) -> Tensor:
     """A step t (B,) with |φ′(t)| ≤ CURVATURE |φ′(0)|, φ convex, by doubling, bisection and the secant rule."""
     low, high = torch.zeros_like(at_zero), torch.full_like(at_zero, torch.inf)
@@ -165,17 +175,3 @@ def _search(along: Callable[[Tensor], Tensor], at_zero: Tensor) -> Tensor:
         share = (-slope_low / (slope_high - slope_low)).nan_to_num(0.5).clamp(0.1, 0.9)
         t = torch.where(torch.isinf(high), 2.0 * t, low + share * (high - low))
     return torch.where(found, chosen, torch.where(low > 0, low, t))
-
-
-def _curvature(parts: Sequence[Block], rest: Sequence[Tensor], r: Tensor, v: Tensor, k: Tensor) -> Tensor:
-    """KᵀR(I − D)K (B, n, n), D the Jacobian of the proxes at v, block by block."""
-    found = jacobians(parts, rest, 1.0 / r, v)
-    diagonal, total = 1.0 - found.diagonal, v.new_zeros(v.shape[0], k.shape[2], k.shape[2])
-    for group in found.coupled:
-        rows, shape = group.order.reshape(-1), group.order.shape
-        middle = torch.eye(shape[1], dtype=v.dtype, device=v.device) - group.jacobian
-        part = k[:, rows].reshape(k.shape[0], *shape, k.shape[2])
-        weighted = (r[:, rows].reshape(r.shape[0], *shape, 1) * (middle @ part)).flatten(1, 2)
-        total = total + part.flatten(1, 2).mT @ weighted
-        diagonal = diagonal.index_fill(1, rows, 0.0)
-    return total + k.mT @ ((r * diagonal)[:, :, None] * k)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from opteq_cvx.atoms import Trait
 from opteq_cvx.splitting.blocks import Block
+from opteq_cvx.splitting.matrices import Matrices
 from opteq_cvx.splitting.sizes import top
-from opteq_cvx.splitting.system import matmul
 
 GROW = 10.0
 LIMIT = 1e8  # R never grows by more than this
@@ -24,33 +24,32 @@ FINEST = 1e-10  # of tolerances: below, the worst case of all roundings is far f
 
 @dataclass(frozen=True, slots=True)
 class Penalty:
-    """The metric R (1|B, m) to grow from, |K| (1|B, m, n), b (1|B, m), and rows that share one entry of R."""
+    """The metric R (1|B, m) to grow from, |K|, b (1|B, m), and rows that share one entry of R."""
 
     metric: Tensor
-    k: Tensor
+    k: Matrices
     b: Tensor
     shared: tuple[slice, ...]
     tolerance: float
 
     @staticmethod
-    def of(parts: Sequence[Block], metric: Tensor, k: Tensor, b: Tensor, tolerance: float) -> "Penalty":
+    def of(parts: Sequence[Block], metric: Tensor, matrices: Matrices, b: Tensor, tolerance: float) -> "Penalty":
         """Rows that a prox couples share their entry of R."""
         coupled = [p.index for p in parts if Trait.SEPARABLE not in p.f.traits and p.index.size > 1]
         shared = tuple(slice(int(i.min()), int(i.min()) + i.size) for i in coupled)
-        return Penalty(metric, k.abs(), b, shared, max(tolerance, FINEST))
+        return Penalty(metric, matrices.magnitudes(), b, shared, max(tolerance, FINEST))
 
     def terms(self, x: Tensor, y: Tensor, r: Tensor) -> Tensor:
         """|K||x| + |b| + |y|/R (B, m): the size of what v − w is the difference of."""
-        return matmul(x.abs(), self.k.mT) + self.b.abs() + y.abs() / r
+        return self.k.image(x.abs()) + self.b.abs() + y.abs() / r
 
     def noise(self, terms: Tensor, r: Tensor) -> Tensor:
         """The uncertainty of Kᵀy (B,), in the maximum norm."""
-        return top(matmul(torch.finfo(r.dtype).eps * r * terms, self.k))
+        return top(self.k.back(torch.finfo(r.dtype).eps * r * terms))
 
     def ceiling(self, terms: Tensor, size: Tensor) -> Tensor:
         """The growth (B, m) at which rounding moves Kᵀy, of the size `size` (B,), by NOISE tolerances."""
-        largest = self.k.amax(dim=2) if self.k.shape[2] else torch.zeros_like(self.metric)
-        unit = torch.finfo(terms.dtype).eps * largest * self.metric * terms
+        unit = torch.finfo(terms.dtype).eps * self.k.tallest() * self.metric * terms
         limit = (NOISE * self.tolerance * size[:, None] / unit.clamp_min(torch.finfo(unit.dtype).tiny)).clamp_max(LIMIT)
         for rows in self.shared:
             limit[:, rows] = limit[:, rows].amin(dim=1, keepdim=True)

@@ -22,6 +22,7 @@ from opteq_cvx.ir.frozen import Frozen
 from opteq_cvx.maps.evaluate import Environment
 from opteq_cvx.splitting import blocks, infeasibility
 from opteq_cvx.splitting.contract import Certificate, Prepared, Splitting, Theta
+from opteq_cvx.splitting.matrices import Moved
 from opteq_cvx.splitting.operators import Products
 from opteq_cvx.splitting.power import largest
 from opteq_cvx.splitting.saddle import Proximal, Saddle
@@ -294,7 +295,7 @@ class PrimalDual(Frozen, Splitting):
         slope = products.curved(dx) + theta[2] * dx
         reach = torch.cat([1.0 / prepared.tensors[1], torch.ones_like(z[:1, : form.n])], dim=1)
         size = prepared.tensors[0].amax(1) + 1.0
-        linear = infeasibility.Moved(
+        linear = Moved(
             q=theta[0],
             b=torch.cat([theta[1], theta[1].new_zeros(theta[1].shape[0], form.n)], dim=1),
             kx=image,

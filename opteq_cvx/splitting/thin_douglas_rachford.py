@@ -17,10 +17,10 @@ from opteq_cvx.atoms import Trait
 from opteq_cvx.errors import UnsupportedError, message
 from opteq_cvx.ir.frozen import Frozen
 from opteq_cvx.maps.evaluate import Environment
-from opteq_cvx.splitting import blocks, infeasibility
+from opteq_cvx.splitting import blocks, infeasibility, newton
 from opteq_cvx.splitting.balance import balance
 from opteq_cvx.splitting.contract import Certificate, Polished, Prepared, Splitting, Theta
-from opteq_cvx.splitting.douglas_rachford import EQUALITY, RHO, SIGMA, DouglasRachford
+from opteq_cvx.splitting.douglas_rachford import EQUALITY, RHO, SIGMA
 from opteq_cvx.splitting.jacobians import diagonalize, formable, jacobians
 from opteq_cvx.splitting.linearization import AutogradLinearization, Linearization
 from opteq_cvx.splitting.optimality import GraphLinearization
@@ -29,6 +29,7 @@ from opteq_cvx.splitting.scaling import HIGH, LOW, ROUNDS, amax, bounded, safe_s
 from opteq_cvx.splitting.sizes import optimality, top
 from opteq_cvx.splitting.structure import Structure
 from opteq_cvx.splitting.thin_form import Inverse, Thin, ThinForm, woodbury
+from opteq_cvx.splitting.thin_matrices import ThinMatrices, beside
 from opteq_cvx.splitting.thin_optimality import ThinOptimality
 
 FIXED = 7  # tensors of θ before the blocks
@@ -107,7 +108,7 @@ class ThinDouglasRachford(Frozen, Splitting):
     def _factorized(self, thin: Thin, sigma: Tensor, metric: Tensor, tau: Tensor, certificate: Certificate) -> Prepared:
         single, full = thin.split(metric)
         delta = thin.d + sigma + thin.scatter(single * thin.s.square())
-        flat, m, _ = woodbury(delta, _stack(thin), _beside(thin.c.clamp_min(0.0), full))
+        flat, m, _ = woodbury(delta, thin.rows(), beside(thin.c.clamp_min(0.0), full))
         return Prepared((sigma, metric, tau, flat, m), certificate)
 
     @override
@@ -115,7 +116,7 @@ class ThinDouglasRachford(Frozen, Splitting):
         q, b, thin = theta[0], theta[1], self.thin(theta)
         sigma, metric, _, flat, m = prepared.tensors
         x, v, w = self._unpack(z, prepared, theta[FIXED:])
-        inverse, a = Inverse(flat, _stack(thin).detach(), m), self.relaxation
+        inverse, a = Inverse(flat, thin.rows().detach(), m), self.relaxation
         right = sigma * x - q + thin.back(metric * (2 * w - v - b))
         xt = inverse(right)
         for _ in range(2):  # refinement against H(θ): the derivative in P and K, exact to second order
@@ -128,7 +129,7 @@ class ThinDouglasRachford(Frozen, Splitting):
     def runner(self, theta: Theta, prepared: Prepared) -> Callable[[Tensor], Tensor]:
         q, b, thin = theta[0], theta[1], self.thin(theta)
         sigma, metric, _, flat, m = prepared.tensors
-        inverse, n, a = Inverse(flat, _stack(thin), m), self.form.layout.n, self.relaxation
+        inverse, n, a = Inverse(flat, thin.rows(), m), self.form.layout.n, self.relaxation
         root_sigma, root = sigma.sqrt(), metric.sqrt()
         prox = blocks.bind(self.form.graph.blocks, self.form.graph.m, 1.0 / metric, theta[FIXED:], None)
 
@@ -177,12 +178,25 @@ class ThinDouglasRachford(Frozen, Splitting):
 
     @override
     def polish(self, z: Tensor, theta: Theta, prepared: Prepared, tolerance: float, steps: int) -> Polished | None:
-        """Newton steps with P and K formed, where the dense map makes them."""
-        dense = DouglasRachford(self.form.graph, self.relaxation)
-        if not dense.finishes(z.shape[0]):
+        """Newton steps, by Woodbury where no prox couples entries."""
+        graph, n = self.form.graph, self.form.layout.n
+        separable = all(Trait.SEPARABLE in b.f.traits for b in graph.blocks)
+        work = n * self.form.rank**2 if separable else n * n * (n + graph.m)
+        if not formable(graph.blocks) or not newton.affordable(z.shape[0] * work, steps):
             return None
-        p, k = self.thin(theta).dense()
-        return dense.polish(z, (p, theta[0], k, theta[1], *theta[FIXED:]), prepared, tolerance, steps)
+        x, v, w = self._unpack(z, prepared, theta[FIXED:])
+        sigma, metric, *_ = prepared.tensors
+        matrices = ThinMatrices(self.thin(theta))
+
+        def residuals(x: Tensor, w: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            products = matrices.image(x), matrices.curved(x), matrices.back(y)
+            return optimality(x, w, y, theta[0], theta[1], *products)
+
+        program = newton.Program(graph.blocks, matrices, theta[0], theta[1], theta[FIXED:])
+        start = (x, metric * (v - w))
+        done = newton.finish(program, sigma, metric, start, residuals, tolerance=tolerance, steps=steps)
+        state = torch.cat([sigma.sqrt() * done.x, metric.sqrt() * (done.w + done.y / metric)], dim=1)
+        return Polished(state, done.steps, done.infeasible, done.unbounded)
 
     @override
     def drift(self, z: Tensor, theta: Theta, prepared: Prepared, tolerance: float) -> tuple[Tensor, Tensor]:
@@ -190,20 +204,7 @@ class ThinDouglasRachford(Frozen, Splitting):
         x, v, w = self._unpack(z, prepared, theta[FIXED:])
         x_after, v_after, w_after = self._unpack(self.runner(theta, prepared)(z), prepared, theta[FIXED:])
         dx, dy = x_after - x, metric * ((v_after - w_after) - (v - w))
-        heights = torch.cat([thin.s.abs().expand(max(len(thin.s), len(thin.a)), -1), _norms(thin)], dim=1)
-        if self.form.order is not None:
-            heights = heights[:, torch.as_tensor(self.form.order.copy(), device=z.device)]
-        diagonal = thin.d + (thin.c[:, :, None] * thin.u.square()).sum(1)  # holds the largest entry of P
-        moved = infeasibility.Moved(
-            q=theta[0],
-            b=theta[1],
-            kx=thin.image(dx),
-            ky=thin.back(dy),
-            px=thin.curved(dx),
-            row_size=heights,
-            k_size=torch.maximum(top(thin.s), top(thin.a.flatten(1))),
-            p_size=top(diagonal),
-        )
+        moved = ThinMatrices(thin).moved(theta[0], theta[1], dx, dy)
         found = infeasibility.judge(graph.blocks, theta[FIXED:], w, dx, dy, moved, tolerance)
         return found.infeasible, found.unbounded
 
@@ -257,9 +258,7 @@ def equilibrate(thin: Thin, diagonal: Tensor, groups: Sequence[tuple[int, int]])
         single, full = thin.split(d)
         entry = single * s * e[:, columns]
         scaled = full[:, :, None] * a * e[:, None, :]
-        row = torch.cat([entry, amax(scaled, 2)], dim=1)
-        if thin.form.order is not None:
-            row = row[:, torch.as_tensor(thin.form.order.copy(), device=e.device)]
+        row = thin.joined(entry, amax(scaled, 2))
         column = (e * e * diagonal).scatter_reduce(1, columns.expand(rows, -1), entry, "amax")
         if full.shape[1]:
             column = torch.maximum(column, scaled.amax(dim=1))
@@ -269,19 +268,3 @@ def equilibrate(thin: Thin, diagonal: Tensor, groups: Sequence[tuple[int, int]])
             d[:, start:stop] = d[:, start:stop].log().mean(dim=1, keepdim=True).exp()
         e = (e / safe_sqrt(column)).clamp(LOW, HIGH)
     return d, e
-
-
-def _stack(thin: Thin) -> Tensor:
-    """V (1|B, r + a, n)."""
-    rows = max(thin.u.shape[0], thin.a.shape[0])
-    return torch.cat([thin.u.expand(rows, -1, -1), thin.a.expand(rows, -1, -1)], dim=1)
-
-
-def _beside(c: Tensor, r: Tensor) -> Tensor:
-    rows = max(c.shape[0], r.shape[0])
-    return torch.cat([c.expand(rows, -1), r.expand(rows, -1)], dim=1)
-
-
-def _norms(thin: Thin) -> Tensor:
-    norms: Tensor = torch.linalg.vector_norm(thin.a, dim=2)
-    return norms.expand(max(len(thin.s), len(thin.a)), -1)

@@ -162,6 +162,17 @@ class Thin:
         total = self.scatter(self.s * single)
         return total + matmul(full, self.a) if self.form.full.size else total
 
+    def joined(self, entries: Tensor, full: Tensor) -> Tensor:
+        """Numbers of the rows with one entry (1|B, e) and of dense rows (1|B, a), in the order of K's rows."""
+        rows = max(entries.shape[0], full.shape[0])
+        both = torch.cat([entries.expand(rows, -1), full.expand(rows, -1)], dim=1)
+        return both if self.form.order is None else both.index_select(1, _index(self.form.order, both))
+
+    def rows(self) -> Tensor:
+        """V (1|B, r + a, n): the dense rows of P and of K."""
+        batch = max(self.u.shape[0], self.a.shape[0])
+        return torch.cat([self.u.expand(batch, -1, -1), self.a.expand(batch, -1, -1)], dim=1)
+
     def curved(self, x: Tensor) -> Tensor:
         """Px (B, n)."""
         total = self.d * x

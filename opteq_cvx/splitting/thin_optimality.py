@@ -9,6 +9,7 @@ from typing_extensions import override
 from opteq_cvx.splitting.jacobians import Spectrum
 from opteq_cvx.splitting.optimality import Optimality, Regularized
 from opteq_cvx.splitting.thin_form import Inverse, Thin, woodbury
+from opteq_cvx.splitting.thin_matrices import beside
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +43,7 @@ class ThinOptimality(Optimality):
     @override
     def heights(self) -> Tensor:
         thin = self.thin
-        rows = max(thin.s.shape[0], thin.a.shape[0])
-        parts = (thin.s.square(), thin.a.square().sum(dim=2))
-        size = torch.cat([part.expand(rows, -1) for part in parts], dim=1)
-        if thin.form.order is not None:
-            size = size[:, torch.as_tensor(thin.form.order.copy(), device=size.device)]
+        size = thin.joined(thin.s.square(), thin.a.square().sum(dim=2))
         size = self.root.square() * size
         return torch.where(size > 0, size, 1.0)
 
@@ -55,8 +52,6 @@ class ThinOptimality(Optimality):
         thin, eps, values = self.thin, delta * self.heights(), self.spectrum.values
         single, full = thin.split(self.root.square() * (1.0 - values) / (values + eps))
         diagonal = thin.d + delta + thin.scatter(thin.s.square() * single)
-        rows, samples = max(thin.u.shape[0], thin.a.shape[0]), max(thin.c.shape[0], full.shape[0])
-        v = torch.cat([thin.u.expand(rows, -1, -1), thin.a.expand(rows, -1, -1)], dim=1)
-        weight = torch.cat([thin.c.clamp_min(0.0).expand(samples, -1), full.expand(samples, -1)], dim=1)
+        v, weight = thin.rows(), beside(thin.c.clamp_min(0.0), full)
         flat, m, sound = woodbury(diagonal, v, weight)
         return Regularized(self, eps, Inverse(flat, v, m), sound.expand(values.shape[0]))

@@ -6,8 +6,10 @@ import torch
 from opteq_cvx import passes
 from opteq_cvx.frontend import read
 from opteq_cvx.maps.evaluate import Environment
-from opteq_cvx.splitting import blocks, newton
+from opteq_cvx.splitting import blocks
 from opteq_cvx.splitting.graph_form import GraphForm
+from opteq_cvx.splitting.jacobians import jacobians
+from opteq_cvx.splitting.matrices import Dense
 
 
 def test_grouped_jacobians_are_those_of_the_whole_prox() -> None:
@@ -19,7 +21,8 @@ def test_grouped_jacobians_are_those_of_the_whole_prox() -> None:
     metric = torch.ones(1, form.m, dtype=torch.float64)
     v = torch.randn(2, form.m, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     prox = blocks.bind(form.blocks, form.m, 1.0 / metric, theta[4:], None)
-    found, k = newton._curvature(form.blocks, theta[4:], metric, v, theta[2]), theta[2][0]
+    d, k = jacobians(form.blocks, theta[4:], 1.0 / metric, v), theta[2][0]
+    found = Dense(theta[0], theta[2]).curvature(metric, d)
     for i in range(2):
         jacobian = torch.autograd.functional.jacobian(lambda u: prox(u[None])[0], v[i])
         middle = torch.eye(form.m, dtype=torch.float64) - (jacobian + jacobian.mT) / 2
