@@ -8,6 +8,7 @@ from torch import Tensor
 from opteq_cvx.adaptive import adaptive_solve
 from opteq_cvx.adjoint.mode import Equilibrated
 from opteq_cvx.adjoint.problem import Solve, take
+from opteq_cvx.blocked import in_blocks
 from opteq_cvx.descent import Map
 from opteq_cvx.iterate import Anderson, Inertial, Plain
 from opteq_cvx.iterate.contract import Iterate, Iteration, Progress, Restrict, Stop
@@ -84,7 +85,7 @@ def forward_solve(
             trace.history = done.history
         return done, _with_drift(splitting, theta, ready, done, tolerance)
 
-    return solve
+    return solve if trace is not None or progress is not None else in_blocks(solve)
 
 
 def _begun(
