@@ -16,7 +16,7 @@ from opteq_cvx.engine import Trace, Verdict, forward_solve
 from opteq_cvx.errors import InputError, SolveError, SolveWarning, message
 from opteq_cvx.ir.program import Output
 from opteq_cvx.maps.affine import affine
-from opteq_cvx.maps.evaluate import Constants, Environment
+from opteq_cvx.maps.evaluate import Constants, Environment, Weighted
 from opteq_cvx.maps.peek import hidden, known_finite, known_true
 from opteq_cvx.options import OnFailure, Options
 from opteq_cvx.solution import Solution, Statuses
@@ -50,7 +50,13 @@ class Solved:
     problem: FixedPoint
 
 
-def evaluate(splitting: Splitting, weights: Mapping[str, Tensor], bound: Bound, constants: Constants) -> Data:
+def evaluate(
+    splitting: Splitting,
+    weights: Mapping[str, Tensor],
+    bound: Bound,
+    constants: Constants,
+    weighted: Weighted | None = None,
+) -> Data:
     """The problem data of a call.
 
     Data that overflow at finite inputs would turn the zero cotangent of their sample into NaN (0 · ∞) and spoil the
@@ -59,7 +65,7 @@ def evaluate(splitting: Splitting, weights: Mapping[str, Tensor], bound: Bound, 
     sound = _all_finite(weights, bound)
     finite = bound.finite if known_true(sound) else bound.finite & sound
     values = {**weights, **bound.values}
-    env = Environment(values, bound.dtype, bound.device, constants)
+    env = Environment(values, bound.dtype, bound.device, constants, weighted)
     theta = splitting.theta(env)
     bounded = torch.ones_like(bound.valid)
     for t, unlimited in zip_longest(theta, splitting.unlimited, fillvalue=False):

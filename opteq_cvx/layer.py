@@ -18,7 +18,7 @@ from opteq_cvx.errors import InputError, UnsupportedError, message
 from opteq_cvx.ir.frozen import Array
 from opteq_cvx.ir.param import Stage
 from opteq_cvx.ir.program import Program
-from opteq_cvx.maps.evaluate import Constants, Environment
+from opteq_cvx.maps.evaluate import Constants, Environment, Weighted
 from opteq_cvx.maps.peek import known_true
 from opteq_cvx.options import OnFailure, Options
 from opteq_cvx.plan import Plan, make_plan
@@ -34,10 +34,11 @@ from opteq_cvx.weights import WeightStore
 
 @dataclass(frozen=True, slots=True)
 class Factors:
-    """What depends on the weights only: their values, spectra and factorizations. Made by `layer.prepare()`."""
+    """What depends on the weights only: their values, expressions, spectra, factors. Made by `layer.prepare()`."""
 
     weights: dict[str, Tensor]
     factors: Theta | None
+    values: Weighted | None = None
 
 
 class EquilibriumLayer(nn.Module):
@@ -218,8 +219,9 @@ class EquilibriumLayer(nn.Module):
             zeros = {p.name: like.new_zeros(1, *p.shape) for p in self._inputs}
             env = Environment({**weights, **zeros}, like.dtype, like.device, self._constants)
             splitting = self.plan.splitting
-            factors = splitting.factor(splitting.theta(env)) if self.plan.stage < Stage.INPUT else None
-        return Factors(weights, factors)
+            theta = splitting.theta(env)
+            factors = splitting.factor(theta) if self.plan.stage < Stage.INPUT else None
+        return Factors(weights, factors, env.of_weights())
 
     def _constant_factors(self, theta: Theta) -> Theta | None:
         """What depends on constants only, factored once for each dtype and device; two threads may both do it."""
@@ -332,7 +334,8 @@ class EquilibriumLayer(nn.Module):
         prepared: Factors | None,
         trace: Trace | None,
     ) -> call.Solved:
-        data = call.evaluate(self.plan.splitting, weights, bound, self._constants)
+        known = prepared.values if prepared is not None else None
+        data = call.evaluate(self.plan.splitting, weights, bound, self._constants, known)
         if self._coupled:
             valid = data.finite & data.bounded & bound.valid
             start = call.start(self.plan.splitting, init, bound, data.theta)

@@ -5,13 +5,14 @@ per operation name computes it with the meaning of CVXPY's function of that name
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from opteq_cvx.errors import InputError, UnsupportedError, message
 from opteq_cvx.ir.frozen import Frozen
-from opteq_cvx.ir.param import Apply, Const, Leaf, ParamExpr
+from opteq_cvx.ir.param import Apply, Const, Leaf, ParamExpr, Stage
 from opteq_cvx.maps import (
     rules_arithmetic,
     rules_elementwise,
@@ -37,6 +38,18 @@ MAPS = ("map", "map_apply", "map_adjoint")
 
 `map_matrix` is that map as a matrix; its arguments are the coefficients."""
 
+Known = dict[int, tuple[ParamExpr, Tensor]]
+"""Values by the id of their expression, which is kept, so that the id stays its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weighted:
+    """Values of expressions in weights only, at one setting of these."""
+
+    dtype: torch.dtype
+    device: torch.device
+    known: Known
+
 
 class Environment:
     """Values of parameters by name, and of expressions of them on demand: `env(expr)` is (1|B, *expr.shape).
@@ -45,6 +58,7 @@ class Environment:
         values: each leaf's value (1|B, *shape), by name.
         dtype, device: of every result; constants are rebuilt from float64, values are moved.
         constants: where the constants of a program are kept from call to call; None: nowhere.
+        weighted: what another environment found for the same weights, see `of_weights`; None: nothing.
     """
 
     def __init__(
@@ -53,12 +67,15 @@ class Environment:
         dtype: torch.dtype,
         device: torch.device | str,
         constants: "Constants | None" = None,
+        weighted: "Weighted | None" = None,
     ) -> None:
         self.values = values
         self.constants = constants
         self.dtype = dtype
         self.device = torch.device(device)
-        self._known: dict[int, tuple[ParamExpr, Tensor]] = {}  # the expression is kept, so that its id stays its own
+        self._known: Known = {}
+        if weighted is not None and (weighted.dtype, weighted.device) == (self.dtype, self.device):
+            self._known.update(weighted.known)
 
     def __call__(self, expr: ParamExpr) -> Tensor:
         """The value of `expr`, (1|B, *expr.shape).
@@ -78,6 +95,12 @@ class Environment:
             if id(node) not in self._known:
                 self._known[id(node)] = (node, self._evaluate(node))
         return self._known[id(expr)][1]
+
+    def of_weights(self) -> "Weighted":
+        """What was computed from weights alone, for calls at the same weights."""
+        found = self._known.items()
+        known: Known = {i: (e, v) for i, (e, v) in found if isinstance(e, Apply) and e.stage is Stage.WEIGHT}
+        return Weighted(self.dtype, self.device, known)
 
     def _evaluate(self, node: ParamExpr) -> Tensor:
         match node:

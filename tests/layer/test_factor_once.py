@@ -6,6 +6,8 @@ import pytest
 import torch
 
 import opteq_cvx as oc
+from opteq_cvx.ir.param import Apply, Stage
+from opteq_cvx.maps.evaluate import Environment
 from opteq_cvx.splitting import douglas_rachford
 from opteq_cvx.splitting.system import System, factorize
 
@@ -49,3 +51,25 @@ def test_a_sample_far_from_its_neighbors_in_size_does_not_disturb_them() -> None
     together = layer(y)[0]
     for i in range(3):
         torch.testing.assert_close(together[i], layer(y[i])[0], rtol=0, atol=1e-7 * float(y[i].abs().max()))
+
+
+def test_prepared_calls_do_not_compute_expressions_of_weights_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, u = oc.Input(5, name="x"), cp.Variable(4, name="u", nonneg=True)
+    w, v = oc.Weight((4, 4), name="W", norm=0.9), oc.Weight((4, 5), name="V")
+    curved = cp.quad_form(u, cp.psd_wrap(np.eye(4) - w @ w.T))
+    layer = oc.compile(cp.Problem(cp.Minimize(0.5 * curved - (v @ x) @ u)), tolerance=1e-9).double()
+    data, prepared = torch.randn(3, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64), layer.prepare()
+    seen: list[Stage] = []
+    apply = Environment._apply
+
+    def counted(self: Environment, node: Apply) -> torch.Tensor:
+        seen.append(node.stage)
+        return apply(self, node)
+
+    monkeypatch.setattr(Environment, "_apply", counted)
+    fresh = layer(data)[0]
+    assert Stage.WEIGHT in seen
+    seen.clear()
+    torch.testing.assert_close(layer(data, prepared=prepared)[0], fresh, rtol=0, atol=0)
+    assert seen
+    assert Stage.WEIGHT not in seen
