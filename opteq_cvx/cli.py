@@ -103,7 +103,7 @@ def train(options: argparse.Namespace) -> int:
     from opteq_cvx.train import train as train_model
 
     file, sizes = _problem(options)
-    data = load_data(options.data, options.data_dir)
+    data = load_data(options.data, options.data_dir, per_class=options.per_class)
     torch.manual_seed(options.seed)
     layer = compile_problem(*file.declare(**sizes), tolerance=options.tolerance)
     model = Classifier(layer, features=data.features, classes=data.classes, pool=options.pool)
@@ -320,8 +320,10 @@ def _parser() -> argparse.ArgumentParser:
         description="Train a classifier with the layer inside; write weights, metrics and a checkpoint to --out.",
         epilog="Example: opteq train problems/opteq_unit.py --data digits --out runs/digits",
     )
-    command.add_argument("--data", default="digits", help="digits, mnist, fashion_mnist or NAME.npz (default digits)")
+    names = "digits, mnist, fashion_mnist, cifar10 or NAME.npz (default digits)"
+    command.add_argument("--data", default="digits", help=names)
     command.add_argument("--data-dir", type=Path, help="the folder with the files of --data")
+    command.add_argument("--per-class", type=_positive, help="keep the first so many training samples of each class")
     command.add_argument("--out", type=Path, default=Path("runs"), help="folder of results (default runs)")
     command.add_argument("--epochs", type=_positive, default=20)
     command.add_argument("--batch-size", type=_positive, default=64)

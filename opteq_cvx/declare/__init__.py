@@ -3,6 +3,7 @@
 from opteq_cvx.declare import priors
 from opteq_cvx.declare.activation import activation
 from opteq_cvx.declare.convolution import avg_pool2d, conv2d, conv2d_matrix, conv_transpose2d, differences2d
+from opteq_cvx.declare.initial import orthogonal
 from opteq_cvx.declare.input import Input
 from opteq_cvx.declare.parameter import leaf_of
 from opteq_cvx.declare.selecting import Selecting
@@ -26,6 +27,7 @@ __all__ = [
     "cycle",
     "differences2d",
     "leaf_of",
+    "orthogonal",
     "priors",
     "tied",
     "unit",

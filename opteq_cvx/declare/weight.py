@@ -28,8 +28,8 @@ class Weight(cp.Parameter):
     Args:
         shape: of the weight; any number of axes.
         name: its key in the layer's `state_dict`; needed to save and exchange weights.
-        init: a number, an array, a tensor, or a function of the shape. None: random entries of variance
-            1/fan_in (see `weights.draw`) from `seed`, `generator` or torch's global generator.
+        init: a number, an array, a tensor, or a function of the shape such as `oc.orthogonal()`. None: random entries
+            of variance 1/fan_in (see `weights.draw`) from `seed`, `generator` or torch's global generator.
         norm: ρ > 0 with ‖W‖₂ < ρ at every step. A kernel (out, in, *taps) is bounded as a convolution, for
             every stride and padding. A Cholesky ball for matrices without other attributes, else a certified rescaling.
         orthogonal: orthonormal columns (rows where wide), by Cayley's map: ‖W‖₂ = 1.

@@ -1,9 +1,9 @@
-"""Labelled data in memory: scikit-learn's digits, IDX folders (MNIST, Fashion-MNIST) and NPZ files.
+"""Labelled data in memory: scikit-learn's digits, MNIST, Fashion-MNIST, CIFAR-10 and NPZ files.
 
 Nothing is downloaded: a reader takes a folder, and the digits ship inside scikit-learn.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -14,12 +14,13 @@ from torch import Tensor
 
 from opteq_cvx.errors import FileError, InputError, message
 from opteq_cvx.extras import require
+from opteq_cvx.train.cifar import cifar10
 from opteq_cvx.train.idx import read_idx
 
 DIGITS_TEST = 360
 """Samples of the digits kept for testing: a fifth of the 1797."""
 NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
-IDX_NAMES = ("mnist", "fashion_mnist")
+IDX_NAMES, CIFAR = ("mnist", "fashion_mnist"), "cifar10"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,22 +50,45 @@ class Data:
         return self.train.x.shape[1]
 
 
-def load_data(name: str, folder: Path | None = None) -> Data:
-    """The data called `name`: "digits", "mnist", "fashion_mnist", or the path of an `.npz` file in `folder`.
+def load_data(name: str, folder: Path | None = None, *, per_class: int | None = None) -> Data:
+    """The data called `name`: "digits", "mnist", "fashion_mnist", "cifar10", or an `.npz` file in `folder`.
+
+    Args:
+        per_class: of the training samples keep the first so many of each class; the test stays whole.
 
     Raises:
         InputError: an unknown name, or a folder that is missing.
         FileError: a file that is damaged or does not fit the others.
     """
+    data = _load(name, folder)
+    return data if per_class is None else _fewer(data, per_class)
+
+
+def _load(name: str, folder: Path | None) -> Data:
     if name == "digits":
         return digits()
-    if name not in IDX_NAMES and not name.endswith(".npz"):
-        known = ", ".join(("digits", *IDX_NAMES, "or a file name ending in .npz"))
+    if name not in (*IDX_NAMES, CIFAR) and not name.endswith(".npz"):
+        known = ", ".join(("digits", *IDX_NAMES, CIFAR, "or a file name ending in .npz"))
         raise InputError(message(f"no data is called '{name}'", known, "correct the name"))
     if folder is None or not folder.is_dir():
         where = "no folder was given" if folder is None else f"'{folder}' is not a folder"
         raise InputError(message(where, f"the folder with the files of {name}", "pass --data-dir DIR"))
+    if name == CIFAR:
+        (x, y), (x_test, y_test) = cifar10(folder)
+        return _data(name, (x / np.float32(255), y, x_test / np.float32(255), y_test))
     return npz(folder / name) if name.endswith(".npz") else idx_folder(folder, name)
+
+
+def _fewer(data: Data, per_class: int) -> Data:
+    """The first `per_class` training samples of each class, in the order of the file."""
+    if per_class < 1:
+        raise InputError(message(f"per_class is {per_class}", "at least 1", "raise it or leave it out"))
+    y = data.train.y
+    rank = torch.zeros_like(y)
+    for label in range(data.classes):
+        rank[y == label] = torch.arange(int((y == label).sum()))
+    keep = rank < per_class
+    return replace(data, train=Split(data.train.x[keep], y[keep]))
 
 
 def digits() -> Data:
