@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from opteq_cvx.selection import Path
     from opteq_cvx.smoothing import Moreau, Tikhonov
     from opteq_cvx.solution import Solution
+    from opteq_cvx.splitting.asked import PDHG, ClosedForm, DavisYin, DouglasRachford, ForwardBackward
     from opteq_cvx.status import Status
     from opteq_cvx.verify import Report, check_atom, verify
 
@@ -76,19 +77,24 @@ __version__ = "0.1.0.dev0"
 
 __all__ = [
     "HSIC",
+    "PDHG",
     "Accelerated",
     "Anderson",
     "Bench",
     "BiGSAM",
     "BlackBoxLayer",
+    "ClosedForm",
     "CompileError",
     "CouplingWarning",
     "CvxpyLayer",
     "DTypeError",
+    "DavisYin",
+    "DouglasRachford",
     "EquilibriumLayer",
     "EquilibriumPropagation",
     "Factors",
     "FileError",
+    "ForwardBackward",
     "GradientWarning",
     "Halpern",
     "Implicit",
@@ -201,6 +207,7 @@ _HOME = {
     "selection": ("Path",),
     "smoothing": ("Moreau", "Tikhonov"),
     "solution": ("Solution",),
+    "splitting.asked": ("PDHG", "ClosedForm", "DavisYin", "DouglasRachford", "ForwardBackward"),
     "status": ("Status",),
     "verify": ("Report", "check_atom", "verify"),
 }

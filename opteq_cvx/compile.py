@@ -28,6 +28,7 @@ from opteq_cvx.options import OnFailure, Options
 from opteq_cvx.plan import Plan, make_plan
 from opteq_cvx.selection import Path, SecondStage, SelectionMethod
 from opteq_cvx.smoothing import Smoothing
+from opteq_cvx.splitting.asked import SplittingChoice
 from opteq_cvx.splitting.choice import SplittingName
 from opteq_cvx.ties.equilibrium import ROUNDING, Inclusion, at
 
@@ -53,7 +54,7 @@ def compile(
     decorrelate: HSIC | None = None,
     select: cp.Minimize | cp.Maximize | None = None,
     selection: SelectionMethod | Halpern | None = None,
-    splitting: SplittingName | None = None,
+    splitting: SplittingName | SplittingChoice | None = None,
 ) -> EquilibriumLayer:
     """Compile a convex program into an equivalent proximal fixed-point network, a `torch.nn.Module`.
 
@@ -78,7 +79,7 @@ def compile(
         certify: whether ties that are neither variational nor a monotone inclusion are refused; without it any fixed
             point is taken.
         splitting: "closed-form", "forward-backward", "davis-yin", "douglas-rachford" or "primal-dual" instead of the
-            plan's choice; saved with the layer.
+            plan's choice, or one with options such as `oc.DouglasRachford(rho=1.0)`; saved with the layer.
         gp: the problem is geometric: the network works with logarithms, inputs, weights and outputs are as declared.
         decorrelate: `HSIC(strength=...)`, a prior over the batch that enters the map as a gradient step, in training
             only. Not convex, not certified: the plan and `stats.coupled` say so, and a CouplingWarning is given.
@@ -251,7 +252,7 @@ def explain(
     gp: bool = False,
     select: cp.Minimize | cp.Maximize | None = None,
     selection: SelectionMethod | Halpern | None = None,
-    splitting: SplittingName | None = None,
+    splitting: SplittingName | SplittingChoice | None = None,
 ) -> Explanation:
     """Show the program, and the plan, that `compile` would use, without building a layer.
 

@@ -11,6 +11,7 @@ from opteq_cvx.errors import InputError, message
 from opteq_cvx.ir.frozen import Frozen
 from opteq_cvx.iterate import Iteration
 from opteq_cvx.selection import SecondStage
+from opteq_cvx.splitting.asked import SplittingChoice
 from opteq_cvx.splitting.choice import SplittingName
 
 OnFailure = Literal["best", "nan", "raise"]
@@ -41,7 +42,7 @@ class Options(Frozen):
     on_failure: OnFailure = "best"
     gradient_tolerance: float | None = None
     certify: bool = True
-    splitting: SplittingName | None = None
+    splitting: SplittingName | SplittingChoice | None = None
     select: SecondStage | None = None
     coupling: HSIC | None = None
 

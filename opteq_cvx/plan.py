@@ -29,7 +29,8 @@ from opteq_cvx.plan_text import (
     weight,
 )
 from opteq_cvx.selection import EPSILON, RIDGE, Path, SecondStage, SelectionMethod
-from opteq_cvx.splitting.choice import SplittingName, checked, refused, too_dense
+from opteq_cvx.splitting import asked
+from opteq_cvx.splitting.choice import SplittingName, refused, too_dense
 from opteq_cvx.splitting.closed_form import ClosedForm, closed_form
 from opteq_cvx.splitting.contract import Splitting
 from opteq_cvx.splitting.cyclic import Cyclic
@@ -108,6 +109,8 @@ class Plan(Frozen):
 
 
 Trace = Callable[[str, Program], None]
+Asked = SplittingName | asked.SplittingChoice | None
+General = asked.DavisYin | asked.DouglasRachford | asked.PDHG
 
 
 def make_plan(
@@ -115,7 +118,7 @@ def make_plan(
     trace: Trace | None = None,
     *,
     certify: bool = True,
-    splitting: SplittingName | None = None,
+    splitting: Asked = None,
     select: SecondStage | None = None,
     formed: bool = False,
 ) -> Plan:
@@ -126,7 +129,7 @@ def make_plan(
     splitting is that of the program with the second objective, at four strengths of it.
 
     Args:
-        splitting: takes this one instead.
+        splitting: takes this one instead, by name or with options.
         formed: P is formed even where its factors are cheaper, as selections need it.
 
     Raises:
@@ -134,13 +137,13 @@ def make_plan(
         CompileError: a program without unknowns; a tie that is not certified, while `certify` is on; `splitting` does
             not fit; a selection where the solution is certified unique, or a method that the splitting cannot carry.
     """
-    checked(splitting)
+    wanted = asked.choice(splitting)
     if select is not None:
         first = make_plan(program, trace, splitting=splitting)
         second = make_plan(select.program, splitting=splitting, formed=True)
         if isinstance(second.splitting, PrimalDual | DavisYin):
-            if splitting is not None:
-                raise refused(splitting, "a selection needs proxes in the variable or a factorization")
+            if wanted is not None:
+                raise refused(wanted.name, "a selection needs proxes in the variable or a factorization")
             second = make_plan(select.program, splitting="douglas-rachford", formed=True)
         return _selected(first, second, select)
     if program.ties:
@@ -154,18 +157,18 @@ def make_plan(
         if term.origin.where != TIES:
             refuse_indefinite(term)
     back = Multipliers.of(source, program)
-    if splitting in ("davis-yin", "douglas-rachford", "primal-dual"):
-        return _general(program, source, back, splitting, "another was asked for", formed=formed)
+    if isinstance(wanted, asked.DavisYin | asked.DouglasRachford | asked.PDHG):
+        return _general(program, source, back, wanted, "another was asked for", formed=formed)
     parts = structure(program)
     if isinstance(parts, str):
-        if splitting is not None:
-            raise refused(splitting, parts)
+        if wanted is not None:
+            raise refused(wanted.name, parts)
         return _general(program, source, back, None, parts, formed=formed)
-    direct = closed_form(parts) if splitting != "forward-backward" else "another was asked for"
+    direct = closed_form(parts) if not isinstance(wanted, asked.ForwardBackward) else "another was asked for"
     if isinstance(direct, ClosedForm):
         return Plan(program, direct, "closed form", closed_form_lines(parts), source, back, parts.smooth.stage)
-    if splitting == "closed-form":
-        raise refused(splitting, direct)
+    if wanted is not None and isinstance(wanted, asked.ClosedForm):
+        raise refused(wanted.name, direct)
     free = matrix_free(parts, parts.smooth.factored()) if not formed else None
     if free is not None:
         lines = matrix_free_lines(free, direct)
@@ -178,7 +181,7 @@ def _general(
     program: Program,
     source: Program,
     back: Multipliers,
-    wanted: SplittingName | None,
+    wanted: General | None,
     refusal: str,
     *,
     formed: bool,
@@ -186,27 +189,35 @@ def _general(
     """Douglas–Rachford; where it is asked for or a factorization is too large Davis–Yin, if it fits, or PDHG."""
     saddle = SaddleForm.of(program)
     large = too_dense(saddle.maps)
-    if wanted == "davis-yin" or (wanted is None and large is not None):
+    if isinstance(wanted, asked.DavisYin) or (wanted is None and large is not None):
         groups = TwoGroups.of(program)
         if isinstance(groups, TwoGroups):
             why = large if large is not None else "another was asked for"
             lines = davis_yin_lines(groups, refusal, why)
-            return Plan(program, DavisYin(groups), "Davis–Yin", lines, source, back, groups.smooth.stage)
+            chosen = DavisYin(groups, wanted) if isinstance(wanted, asked.DavisYin) else DavisYin(groups)
+            return Plan(program, chosen, "Davis–Yin", (*lines, *_set(wanted)), source, back, groups.smooth.stage)
         if wanted is not None:
-            raise refused(wanted, groups)
-    form = GraphForm.of(program) if wanted != "primal-dual" else None
+            raise refused(wanted.name, groups)
+    form = GraphForm.of(program) if not isinstance(wanted, asked.PDHG) else None
     thin = "a selection needs P" if formed or form is None else ThinForm.of(form)
     if form is None or (wanted is None and large is not None and isinstance(thin, str)):
         why = large if large is not None else "another was asked for"
-        return Plan(program, PrimalDual(saddle), "PDHG", primal_dual_lines(saddle, refusal, why), source, back)
-    lines = douglas_rachford_lines(form, refusal, thin)
+        pdhg = PrimalDual(saddle, wanted) if isinstance(wanted, asked.PDHG) else PrimalDual(saddle)
+        return Plan(program, pdhg, "PDHG", (*primal_dual_lines(saddle, refusal, why), *_set(wanted)), source, back)
+    options = wanted if isinstance(wanted, asked.DouglasRachford) else asked.DouglasRachford()
+    lines = (*douglas_rachford_lines(form, refusal, thin), *_set(wanted))
     if isinstance(thin, ThinForm):
-        return Plan(program, ThinDouglasRachford(thin), "Douglas–Rachford", lines, source, back)
+        return Plan(program, ThinDouglasRachford(thin, options), "Douglas–Rachford", lines, source, back)
     stage = max(form.smooth.stage, form.stage)
-    return Plan(program, DouglasRachford(form), "Douglas–Rachford", lines, source, back, stage)
+    return Plan(program, DouglasRachford(form, options), "Douglas–Rachford", lines, source, back, stage)
 
 
-def _tied(program: Program, trace: Trace | None, *, certify: bool, splitting: SplittingName | None) -> Plan:
+def _set(wanted: asked.SplittingChoice | None) -> tuple[tuple[str, str], ...]:
+    """The line of options that were set."""
+    return (("options", wanted.changed),) if wanted is not None and wanted.changed else ()
+
+
+def _tied(program: Program, trace: Trace | None, *, certify: bool, splitting: Asked) -> Plan:
     """The plan of tied programs."""
     found = inclusion(program)
     if isinstance(found, str):
@@ -219,8 +230,9 @@ def _tied(program: Program, trace: Trace | None, *, certify: bool, splitting: Sp
         if isinstance(chosen, ForwardBackward | FactoredForwardBackward) and strong > 0.0:
             chosen = replace(chosen, strong=strong)
         return replace(plan, splitting=chosen, lines=(*words, *plan.lines), source=program, inclusion=found)
-    if splitting is not None:
-        raise refused(splitting, "ties without a joint objective have splittings of their own")
+    wanted = asked.choice(splitting)
+    if wanted is not None:
+        raise refused(wanted.name, "ties without a joint objective have splittings of their own")
     base = passes.run(found.tilted.base, trace)
     back = Multipliers.of(found.tilted.base, base)
     parts = structure(base)

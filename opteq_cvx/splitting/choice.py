@@ -29,18 +29,6 @@ def too_dense(maps: Maps) -> str | None:
     )
 
 
-def checked(name: str | None) -> None:
-    """Whether a splitting of this name exists.
-
-    Raises:
-        CompileError: it does not.
-    """
-    if name is not None and name not in NAMES:
-        raise CompileError(
-            message(f"splitting={name!r}", f"one of {', '.join(NAMES)}", "leave it out to let the plan choose")
-        )
-
-
 def refused(name: str, why: str) -> CompileError:
     """The error for a splitting that was asked for and does not fit."""
     fix = "leave splitting= out, or take douglas-rachford or primal-dual, which fit every program"

@@ -19,7 +19,7 @@ from opteq_cvx.atoms import Trait
 from opteq_cvx.errors import UnsupportedError, message
 from opteq_cvx.ir.frozen import Frozen
 from opteq_cvx.maps.evaluate import Environment
-from opteq_cvx.splitting import blocks, infeasibility, newton
+from opteq_cvx.splitting import asked, blocks, infeasibility, newton
 from opteq_cvx.splitting.contract import Polished, Prepared, Splitting, Theta
 from opteq_cvx.splitting.jacobians import formable
 from opteq_cvx.splitting.matrices import Dense, Moved
@@ -33,7 +33,6 @@ from opteq_cvx.splitting.structure import Structure
 from opteq_cvx.splitting.two_groups import TwoGroups
 
 Map = Callable[[Tensor], Tensor]
-RELAXATION = 0.8  # λ as a share of its bound 2 − γL/2
 MARGIN = 1.05  # above what power iteration finds of L, which the row sums bound
 EXTREME = 1e6  # γ never moves further than this from its start
 REBALANCE = 1.5  # γ changes by at least this factor
@@ -88,6 +87,7 @@ class DavisYin(Frozen, Splitting):
     """theta = (q, D, *data of f, *data of g, *coefficients); prepared = (γ, L), both (1|B, 1); the state is 2n long."""
 
     form: TwoGroups
+    options: asked.DavisYin = asked.DavisYin()  # noqa: RUF009 - frozen
 
     @property
     @override
@@ -170,7 +170,7 @@ class DavisYin(Frozen, Splitting):
     def runner(self, theta: Theta, prepared: Prepared) -> Callable[[Tensor], Tensor]:
         q, n = theta[0], self.form.n
         gamma, high = prepared.tensors
-        root, share = gamma.sqrt(), RELAXATION * (2.0 - 0.5 * gamma * high)
+        root, share = gamma.sqrt(), self.options.relaxation * (2.0 - 0.5 * gamma * high)
         (on_f, on_g), slope = self._proxes(theta, gamma), self._slope(theta)
 
         def advance(z: Tensor) -> Tensor:
@@ -220,6 +220,8 @@ class DavisYin(Frozen, Splitting):
         Balancing how fast the two move, as without h, lets γ collapse where h makes x slow.
         Source: Wohlberg, *ADMM penalty parameter selection by residual balancing*, arXiv 1704.06209, section 4.3.
         """
+        if not self.options.adaptive:
+            return None
         (gamma, high), n = prepared.tensors, self.form.n
         x, y = z[:, :n] * gamma.sqrt(), z[:, n:] / gamma.sqrt()
         sizes = [torch.linalg.vector_norm(part, dim=1, keepdim=True) for part in (x, y)]
@@ -238,7 +240,12 @@ class DavisYin(Frozen, Splitting):
         """Newton steps on an augmented Lagrangian, with P formed, where it is small."""
         form, rows = self.form, z.shape[0]
         n, m = form.n, len(form.picked)
-        if n > SMALL or not formable(form.joint) or not newton.affordable(rows * n * n * (n + m), steps):
+        if (
+            not self.options.newton
+            or n > SMALL
+            or not formable(form.joint)
+            or not newton.affordable(rows * n * n * (n + m), steps)
+        ):
             return None
         first, second, _ = self.parts(theta)
         eye, slope = torch.eye(n, dtype=z.dtype, device=z.device), self._slope(theta)

@@ -16,7 +16,7 @@ from typing_extensions import override
 from opteq_cvx.errors import UnsupportedError, message
 from opteq_cvx.ir.frozen import Frozen
 from opteq_cvx.maps.evaluate import Environment
-from opteq_cvx.splitting import blocks, infeasibility, newton
+from opteq_cvx.splitting import asked, blocks, infeasibility, newton
 from opteq_cvx.splitting.balance import balance
 from opteq_cvx.splitting.contract import Certificate, Polished, Prepared, Splitting, Theta
 from opteq_cvx.splitting.graph_form import GraphForm
@@ -32,7 +32,6 @@ from opteq_cvx.splitting.system import System, factorize, matmul
 
 SIGMA = 1e-6  # the weight of the proximal term on x, relative to the equilibrated problem
 EQUALITY = 1e3  # how much heavier equality rows weigh
-RHO = 0.1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,7 +39,7 @@ class DouglasRachford(Frozen, Splitting):
     """theta = (P, q, K, b, *block data); prepared = (σ, R, τ, V, λ); state (√σ x, √R v) of length n + m."""
 
     form: GraphForm
-    relaxation: float = 1.6
+    options: asked.DouglasRachford = asked.DouglasRachford()  # noqa: RUF009 - frozen
 
     @property
     @override
@@ -70,7 +69,7 @@ class DouglasRachford(Frozen, Splitting):
         weight[torch.as_tensor(self.form.equality, device=p.device)] = EQUALITY
         size = curvature(p, e)
         cost = bounded(size)[:, None]
-        sigma, metric = SIGMA * cost / (e * e), RHO * weight * d * d * cost
+        sigma, metric = SIGMA * cost / (e * e), self.options.rho * weight * d * d * cost
         convex = torch.ones_like(size, dtype=torch.bool)
         if not self.form.smooth.certified:
             lower, upper = spectrum(p)
@@ -102,7 +101,7 @@ class DouglasRachford(Frozen, Splitting):
         p, q, k, b, *rest = theta
         sigma, metric, tau, *parts = prepared.tensors
         x, v, w = self._unpack(z, prepared, rest)
-        system, a = System(*parts), self.relaxation
+        system, a = System(*parts), self.options.relaxation
         right = sigma * x - q + matmul(metric * (2 * w - v - b), k)
         xt = system.solve(right, tau)
         for _ in range(2):  # refinement against H(θ): the derivative in P and K, exact to second order
@@ -115,7 +114,7 @@ class DouglasRachford(Frozen, Splitting):
     def runner(self, theta: Theta, prepared: Prepared) -> Callable[[Tensor], Tensor]:
         _, q, k, b, *rest = theta
         sigma, metric, tau, *parts = prepared.tensors
-        system, n, a = System(*parts).at(tau), self.form.layout.n, self.relaxation
+        system, n, a = System(*parts).at(tau), self.form.layout.n, self.options.relaxation
         root_sigma, root = sigma.sqrt(), metric.sqrt()
         prox = blocks.bind(self.form.blocks, self.form.m, 1.0 / metric, rest, None)
         back = k.mT.contiguous()
@@ -144,7 +143,7 @@ class DouglasRachford(Frozen, Splitting):
             d = diagonalize(jacobians(self.form.blocks, rest, 1.0 / metric, v))
             return Optimality.of(p, k, metric.sqrt(), (SIGMA / sigma).sqrt(), d, symmetric=True)
 
-        return GraphLinearization(function, z, system, sigma, self.relaxation)
+        return GraphLinearization(function, z, system, sigma, self.options.relaxation)
 
     @override
     def error(self, z: Tensor, theta: Theta, prepared: Prepared) -> Tensor:
@@ -153,6 +152,8 @@ class DouglasRachford(Frozen, Splitting):
 
     @override
     def rebalance(self, z: Tensor, theta: Theta, prepared: Prepared) -> tuple[Tensor, Prepared] | None:
+        if not self.options.adaptive:
+            return None
         primal, dual, _, x, w, y = self._residuals(z, theta, prepared)
         sigma, metric, tau, v, eigenvalues = prepared.tensors
         ratio = balance(primal, dual, tau[:, 0])
@@ -167,7 +168,9 @@ class DouglasRachford(Frozen, Splitting):
     @override
     def polish(self, z: Tensor, theta: Theta, prepared: Prepared, tolerance: float, steps: int) -> Polished | None:
         n, m = self.form.layout.n, self.form.m
-        if not formable(self.form.blocks) or not newton.affordable(z.shape[0] * n * n * (n + m), steps):
+        if not (self.options.newton and formable(self.form.blocks)) or not newton.affordable(
+            z.shape[0] * n * n * (n + m), steps
+        ):
             return None
         p, q, k, b, *rest = theta
         sigma, metric, *_ = prepared.tensors

@@ -15,10 +15,10 @@ from typing_extensions import override
 from opteq_cvx.ir.frozen import Array, Frozen
 from opteq_cvx.ir.param import ParamExpr
 from opteq_cvx.maps.evaluate import Environment
-from opteq_cvx.splitting import blocks
+from opteq_cvx.splitting import asked, blocks
 from opteq_cvx.splitting.balance import balance
 from opteq_cvx.splitting.contract import Certificate, Prepared, Splitting, Theta
-from opteq_cvx.splitting.douglas_rachford import EQUALITY, RHO, SIGMA
+from opteq_cvx.splitting.douglas_rachford import EQUALITY, SIGMA
 from opteq_cvx.splitting.graph_form import GraphForm
 from opteq_cvx.splitting.inclusion import ROUNDING, times
 from opteq_cvx.splitting.jacobians import diagonalize, jacobians
@@ -88,7 +88,7 @@ class GraphInclusion(Frozen, Splitting):
         if self.certify and f.shape[-1]:
             values = torch.linalg.eigvalsh(sym)
             convex = values[:, 0] >= -ROUNDING * torch.finfo(f.dtype).eps * balanced.abs().sum(dim=-1).amax(dim=-1)
-        sigma, metric = SIGMA / (e * e * c[:, None]), RHO * weight * d * d / c[:, None]
+        sigma, metric = SIGMA / (e * e * c[:, None]), asked.DouglasRachford().rho * weight * d * d / c[:, None]
         return self._inverted(theta, sigma, metric, metric.new_ones(1, 1), self.form.certificate(theta, convex))
 
     def _inverted(

@@ -20,7 +20,7 @@ from opteq_cvx.atoms import Trait
 from opteq_cvx.errors import UnsupportedError, message
 from opteq_cvx.ir.frozen import Frozen
 from opteq_cvx.maps.evaluate import Environment
-from opteq_cvx.splitting import blocks, infeasibility
+from opteq_cvx.splitting import asked, blocks, infeasibility
 from opteq_cvx.splitting.contract import Certificate, Prepared, Splitting, Theta
 from opteq_cvx.splitting.matrices import Moved
 from opteq_cvx.splitting.operators import Products
@@ -84,6 +84,7 @@ class PrimalDual(Frozen, Splitting):
     """theta = (q, b, D, *data of f, *data of g, *coefficients); prepared = (T₀, S₀, sG, ω), T, S as above."""
 
     form: SaddleForm
+    options: asked.PDHG = asked.PDHG()  # noqa: RUF009 - frozen
 
     @property
     @override
@@ -120,7 +121,8 @@ class PrimalDual(Frozen, Splitting):
         g = sizes.curved(like.new_ones(1, form.n))
         products = form.maps.bind(tape)
         c, g = self._sharpened(products, r, c, g)
-        return Prepared((c, 1.0 / r, g, like.new_ones(1, 1)), self._certificate(theta))
+        weight = like.new_full((1, 1), self.options.primal_weight)
+        return Prepared((c, 1.0 / r, g, weight), self._certificate(theta))
 
     def _sharpened(self, products: Products, r: Tensor, c: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
         """νC and sG: the Schur tests scaled down to what power iteration finds of the norms."""
@@ -245,6 +247,8 @@ class PrimalDual(Frozen, Splitting):
 
         Source: Goldstein, Li, Yuan, *Adaptive primal-dual splitting methods*, NeurIPS 2015, in rounds.
         """
+        if not self.options.adaptive:
+            return None
         c, s, g, weight = prepared.tensors
         t_root, s_root = (step.sqrt() for step in self._steps(prepared))
         x, y = z[:, : self.form.n] * t_root, z[:, self.form.n :] * s_root

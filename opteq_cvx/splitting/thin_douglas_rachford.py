@@ -17,10 +17,10 @@ from opteq_cvx.atoms import Trait
 from opteq_cvx.errors import UnsupportedError, message
 from opteq_cvx.ir.frozen import Frozen
 from opteq_cvx.maps.evaluate import Environment
-from opteq_cvx.splitting import blocks, infeasibility, newton
+from opteq_cvx.splitting import asked, blocks, infeasibility, newton
 from opteq_cvx.splitting.balance import balance
 from opteq_cvx.splitting.contract import Certificate, Polished, Prepared, Splitting, Theta
-from opteq_cvx.splitting.douglas_rachford import EQUALITY, RHO, SIGMA
+from opteq_cvx.splitting.douglas_rachford import EQUALITY, SIGMA
 from opteq_cvx.splitting.jacobians import diagonalize, formable, jacobians
 from opteq_cvx.splitting.linearization import AutogradLinearization, Linearization
 from opteq_cvx.splitting.optimality import GraphLinearization
@@ -67,7 +67,7 @@ class ThinDouglasRachford(Frozen, Splitting):
     """theta as `ThinForm` has it; prepared = (σ, R, τ, Δ⁻¹, M), R relative to its start by τ; state (√σ x, √R v)."""
 
     form: ThinForm
-    relaxation: float = 1.6
+    options: asked.DouglasRachford = asked.DouglasRachford()  # noqa: RUF009 - frozen
 
     @property
     @override
@@ -103,7 +103,7 @@ class ThinDouglasRachford(Frozen, Splitting):
         sigma = SIGMA * bounded(size)[:, None] / (e * e)
         cost = bounded(torch.maximum(size, top(e * theta[0].abs())))[:, None]
         certificate = Structure(graph.layout, graph.smooth, graph.blocks, None).certificate(theta[FIXED:], None, None)
-        return self._factorized(thin, sigma, RHO * weight * d * d * cost, d.new_ones(1, 1), certificate)
+        return self._factorized(thin, sigma, self.options.rho * weight * d * d * cost, d.new_ones(1, 1), certificate)
 
     def _factorized(self, thin: Thin, sigma: Tensor, metric: Tensor, tau: Tensor, certificate: Certificate) -> Prepared:
         single, full = thin.split(metric)
@@ -116,7 +116,7 @@ class ThinDouglasRachford(Frozen, Splitting):
         q, b, thin = theta[0], theta[1], self.thin(theta)
         sigma, metric, _, flat, m = prepared.tensors
         x, v, w = self._unpack(z, prepared, theta[FIXED:])
-        inverse, a = Inverse(flat, thin.rows().detach(), m), self.relaxation
+        inverse, a = Inverse(flat, thin.rows().detach(), m), self.options.relaxation
         right = sigma * x - q + thin.back(metric * (2 * w - v - b))
         xt = inverse(right)
         for _ in range(2):  # refinement against H(θ): the derivative in P and K, exact to second order
@@ -129,7 +129,7 @@ class ThinDouglasRachford(Frozen, Splitting):
     def runner(self, theta: Theta, prepared: Prepared) -> Callable[[Tensor], Tensor]:
         q, b, thin = theta[0], theta[1], self.thin(theta)
         sigma, metric, _, flat, m = prepared.tensors
-        inverse, n, a = Inverse(flat, thin.rows(), m), self.form.layout.n, self.relaxation
+        inverse, n, a = Inverse(flat, thin.rows(), m), self.form.layout.n, self.options.relaxation
         root_sigma, root = sigma.sqrt(), metric.sqrt()
         prox = blocks.bind(self.form.graph.blocks, self.form.graph.m, 1.0 / metric, theta[FIXED:], None)
 
@@ -158,7 +158,7 @@ class ThinDouglasRachford(Frozen, Splitting):
             return ThinOptimality.at(self.thin(theta), metric.sqrt(), (SIGMA / sigma).sqrt(), spectrum)
 
         numbers = (self.form.rank + 1) * self.form.layout.n
-        return GraphLinearization(function, z, system, sigma, self.relaxation, numbers)
+        return GraphLinearization(function, z, system, sigma, self.options.relaxation, numbers)
 
     @override
     def error(self, z: Tensor, theta: Theta, prepared: Prepared) -> Tensor:
@@ -167,6 +167,8 @@ class ThinDouglasRachford(Frozen, Splitting):
 
     @override
     def rebalance(self, z: Tensor, theta: Theta, prepared: Prepared) -> tuple[Tensor, Prepared] | None:
+        if not self.options.adaptive:
+            return None
         primal, dual, _, x, w, y = self._residuals(z, theta, prepared)
         sigma, metric, tau, *_ = prepared.tensors
         ratio = balance(primal, dual, tau[:, 0])
@@ -182,7 +184,7 @@ class ThinDouglasRachford(Frozen, Splitting):
         graph, n = self.form.graph, self.form.layout.n
         separable = all(Trait.SEPARABLE in b.f.traits for b in graph.blocks)
         work = n * self.form.rank**2 if separable else n * n * (n + graph.m)
-        if not formable(graph.blocks) or not newton.affordable(z.shape[0] * work, steps):
+        if not (self.options.newton and formable(graph.blocks)) or not newton.affordable(z.shape[0] * work, steps):
             return None
         x, v, w = self._unpack(z, prepared, theta[FIXED:])
         sigma, metric, *_ = prepared.tensors

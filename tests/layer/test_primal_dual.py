@@ -9,7 +9,7 @@ import torch
 
 import opteq_cvx as oc
 from opteq_cvx.maps.evaluate import Environment
-from opteq_cvx.splitting.choice import checked
+from opteq_cvx.splitting.asked import choice
 from opteq_cvx.status import Status
 from tests.layer.cases import CASES, Case
 from tests.layer.test_values import SLOPE, VALUE, draw, exact
@@ -125,7 +125,7 @@ def test_a_splitting_that_does_not_fit_is_refused_in_the_words_of_the_program() 
     with pytest.raises(oc.CompileError, match=r"cumsum\(x, axis=0\) <= 1"):
         oc.compile(problem, splitting="forward-backward")
     with pytest.raises(oc.CompileError, match="one of closed-form, forward-backward"):
-        checked("simplex")
+        choice("simplex")
 
 
 def test_a_saved_layer_keeps_its_splitting(tmp_path: Path) -> None:
