@@ -11,7 +11,9 @@ from torch import nn
 import opteq_cvx as oc
 from opteq_cvx.errors import InputError
 from opteq_cvx.layer import EquilibriumLayer
+from opteq_cvx.train import load_data
 from opteq_cvx.train.classifier import LAYER, WEIGHTS, Classifier
+from problems import conv_opteq
 
 
 @pytest.fixture
@@ -75,3 +77,25 @@ def test_what_is_saved_is_the_whole_classifier(layer: EquilibriumLayer, tmp_path
     again = Classifier(oc.load(tmp_path / "new" / LAYER), features=6, classes=2)
     again.load_state_dict(load_file(tmp_path / "new" / WEIGHTS), strict=True)
     torch.testing.assert_close(again(x), model(x))
+
+
+def test_a_trained_convolutional_layer_is_still_the_exact_solution() -> None:
+    """Trained in float32 at a loose tolerance, then held against the exact solver in float64, on images of a size of
+    their own: a kernel knows no image size."""
+    data, sizes = load_data("digits"), {"channels": 3}
+    torch.manual_seed(0)
+    layer = oc.compile(*conv_opteq.declare(pixels=8, **sizes), tolerance=1e-2)
+    model = Classifier(layer, features=64, classes=10, pool=2)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    before = model.layer.weights.value("K").detach().clone()
+    for rows in torch.arange(640).split(64):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(data.train.x[rows]), data.train.y[rows]).backward()
+        optimizer.step()
+    assert float((model.layer.weights.value("K") - before).detach().norm()) > 0.1
+    checked = oc.compile(*conv_opteq.declare(pixels=7, **sizes), tolerance=1e-9)
+    checked.load_state_dict(layer.state_dict())
+    images = data.test.x[:4].reshape(4, 1, 8, 8)[:, :, 1:, 1:].double()
+    report = oc.verify(checked.double(), images, gradients=False)
+    assert report.ok
+    assert report.max_error <= 1e-6
