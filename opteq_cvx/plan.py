@@ -30,7 +30,8 @@ from opteq_cvx.plan_text import (
 )
 from opteq_cvx.selection import EPSILON, RIDGE, Path, SecondStage, SelectionMethod
 from opteq_cvx.splitting import asked
-from opteq_cvx.splitting.choice import SplittingName, refused, too_dense
+from opteq_cvx.splitting.asked import refused
+from opteq_cvx.splitting.choice import SplittingName, too_dense
 from opteq_cvx.splitting.closed_form import ClosedForm, closed_form
 from opteq_cvx.splitting.contract import Splitting
 from opteq_cvx.splitting.cyclic import Cyclic
@@ -143,7 +144,7 @@ def make_plan(
         second = make_plan(select.program, splitting=splitting, formed=True)
         if isinstance(second.splitting, PrimalDual | DavisYin):
             if wanted is not None:
-                raise refused(wanted.name, "a selection needs proxes in the variable or a factorization")
+                raise refused(wanted, "a selection needs proxes in the variable or a factorization")
             second = make_plan(select.program, splitting="douglas-rachford", formed=True)
         return _selected(first, second, select)
     if program.ties:
@@ -162,19 +163,23 @@ def make_plan(
     parts = structure(program)
     if isinstance(parts, str):
         if wanted is not None:
-            raise refused(wanted.name, parts)
+            raise refused(wanted, parts)
         return _general(program, source, back, None, parts, formed=formed)
     direct = closed_form(parts) if not isinstance(wanted, asked.ForwardBackward) else "another was asked for"
     if isinstance(direct, ClosedForm):
         return Plan(program, direct, "closed form", closed_form_lines(parts), source, back, parts.smooth.stage)
     if wanted is not None and isinstance(wanted, asked.ClosedForm):
-        raise refused(wanted.name, direct)
-    free = matrix_free(parts, parts.smooth.factored()) if not formed else None
+        raise refused(wanted, direct)
+    options = wanted if isinstance(wanted, asked.ForwardBackward) else asked.ForwardBackward()
+    free = matrix_free(parts, parts.smooth.factored(), options) if not formed else None
     if free is not None:
-        lines = matrix_free_lines(free, direct)
+        lines = (*matrix_free_lines(free, direct), *_set(wanted))
         return Plan(program, free, "forward–backward, matrix-free", lines, source, back, free.factors.stage)
-    lines = forward_backward_lines(parts, direct)
-    return Plan(program, ForwardBackward(parts), "forward–backward", lines, source, back, parts.smooth.stage)
+    if options.matrix == "factors":
+        raise refused(options, "a selection needs P" if formed else "the quadratic shows no factors")
+    map_ = ForwardBackward(parts, options=options)
+    lines = (*forward_backward_lines(map_, direct), *_set(wanted))
+    return Plan(program, map_, "forward–backward", lines, source, back, parts.smooth.stage)
 
 
 def _general(
@@ -193,23 +198,32 @@ def _general(
         groups = TwoGroups.of(program)
         if isinstance(groups, TwoGroups):
             why = large if large is not None else "another was asked for"
-            lines = davis_yin_lines(groups, refusal, why)
             chosen = DavisYin(groups, wanted) if isinstance(wanted, asked.DavisYin) else DavisYin(groups)
+            lines = davis_yin_lines(chosen, refusal, why)
             return Plan(program, chosen, "Davis–Yin", (*lines, *_set(wanted)), source, back, groups.smooth.stage)
         if wanted is not None:
-            raise refused(wanted.name, groups)
+            raise refused(wanted, groups)
     form = GraphForm.of(program) if not isinstance(wanted, asked.PDHG) else None
-    thin = "a selection needs P" if formed or form is None else ThinForm.of(form)
+    options = wanted if isinstance(wanted, asked.DouglasRachford) else asked.DouglasRachford()
+    thin = "a selection needs P" if formed or form is None else _thin(form, options)
     if form is None or (wanted is None and large is not None and isinstance(thin, str)):
         why = large if large is not None else "another was asked for"
         pdhg = PrimalDual(saddle, wanted) if isinstance(wanted, asked.PDHG) else PrimalDual(saddle)
-        return Plan(program, pdhg, "PDHG", (*primal_dual_lines(saddle, refusal, why), *_set(wanted)), source, back)
-    options = wanted if isinstance(wanted, asked.DouglasRachford) else asked.DouglasRachford()
-    lines = (*douglas_rachford_lines(form, refusal, thin), *_set(wanted))
+        return Plan(program, pdhg, "PDHG", (*primal_dual_lines(pdhg, refusal, why), *_set(wanted)), source, back)
+    lines = (*douglas_rachford_lines(form, refusal, thin, options), *_set(wanted))
     if isinstance(thin, ThinForm):
         return Plan(program, ThinDouglasRachford(thin, options), "Douglas–Rachford", lines, source, back)
+    if options.factor == "woodbury":
+        raise refused(options, thin)
     stage = max(form.smooth.stage, form.stage)
     return Plan(program, DouglasRachford(form, options), "Douglas–Rachford", lines, source, back, stage)
+
+
+def _thin(form: GraphForm, options: asked.DouglasRachford) -> ThinForm | str:
+    """The diagonal and rows of a program, where they are asked for or pay."""
+    if options.factor == "dense":
+        return "a dense factor was asked for"
+    return ThinForm.of(form, paying=options.factor is None)
 
 
 def _set(wanted: asked.SplittingChoice | None) -> tuple[tuple[str, str], ...]:
@@ -232,7 +246,7 @@ def _tied(program: Program, trace: Trace | None, *, certify: bool, splitting: As
         return replace(plan, splitting=chosen, lines=(*words, *plan.lines), source=program, inclusion=found)
     wanted = asked.choice(splitting)
     if wanted is not None:
-        raise refused(wanted.name, "ties without a joint objective have splittings of their own")
+        raise refused(wanted, "ties without a joint objective have splittings of their own")
     base = passes.run(found.tilted.base, trace)
     back = Multipliers.of(found.tilted.base, base)
     parts = structure(base)

@@ -54,10 +54,10 @@ def formulas(splitting: Splitting, program: Program, *, objective: bool) -> tupl
             return rf"{u}^\star = \mathrm{{prox}}_{{f/\kappa}}(-\ell/\kappa), \qquad {gradient}", *parts
         case ForwardBackward() | FactoredForwardBackward():
             bounds = splitting.parts.smooth.bounds
-            unit = _explicit(u, smooth, rest, unit_step=bounds is not None and bounds.upper == 1.0)
+            unit = _explicit(u, smooth, rest, unit_step=bounds is not None and bounds.upper == splitting.options.step)
             return *unit, _forward_backward(u, bool(rest)), *parts
         case DouglasRachford() | ThinDouglasRachford():
-            return DR, *parts
+            return DR.replace("1.6", f"{splitting.options.relaxation:.4g}"), *parts
         case DavisYin():
             return DY, *parts
         case PrimalDual():

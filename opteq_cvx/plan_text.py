@@ -5,15 +5,17 @@ from collections.abc import Iterable, Sequence
 from opteq_cvx.ir import printer
 from opteq_cvx.ir.param import Stage
 from opteq_cvx.ir.program import Term
+from opteq_cvx.splitting import asked
 from opteq_cvx.splitting.blocks import Block
+from opteq_cvx.splitting.davis_yin import DavisYin
+from opteq_cvx.splitting.forward_backward import ForwardBackward
 from opteq_cvx.splitting.graph_form import GraphForm
 from opteq_cvx.splitting.matrix_free import FactoredForwardBackward
 from opteq_cvx.splitting.pieces import Piece
+from opteq_cvx.splitting.primal_dual import PrimalDual
 from opteq_cvx.splitting.quadratic import Bounds
-from opteq_cvx.splitting.saddle_form import SaddleForm
 from opteq_cvx.splitting.structure import Structure
 from opteq_cvx.splitting.thin_form import ThinForm
-from opteq_cvx.splitting.two_groups import TwoGroups
 
 WHEN = {
     Stage.CONSTANT: "once, at compile time",
@@ -73,7 +75,8 @@ def closed_form_lines(parts: Structure) -> tuple[tuple[str, str], ...]:
     )
 
 
-def forward_backward_lines(parts: Structure, refused: str) -> tuple[tuple[str, str], ...]:
+def forward_backward_lines(map_: ForwardBackward, refused: str) -> tuple[tuple[str, str], ...]:
+    parts, step = map_.parts, map_.options.step
     smooth, n = parts.smooth, parts.layout.n
     kind = "diagonal" if smooth.diagonal else f"dense {n}×{n}"
     bounds = smooth.bounds
@@ -87,8 +90,8 @@ def forward_backward_lines(parts: Structure, refused: str) -> tuple[tuple[str, s
         ("quadratic", f"½uᵀPu, P {kind}, from {sources(smooth.quadratic)}"),
         *linear(smooth.linear),
         *prox_lines(parts),
-        ("step", _step_text(bounds, smooth.diagonal)),
-        ("converges", _rate_text(bounds, smooth.certified)),
+        ("step", _step_text(bounds, smooth.diagonal, step)),
+        ("converges", _rate_text(bounds, smooth.certified, step)),
         ("M", WHEN[smooth.stage]),
         ("iteration", f"{cost} and {proxes}: {si(flops)}flop a sample"),
         ("not used", f"closed form: {refused}"),
@@ -99,12 +102,12 @@ def matrix_free_lines(map_: FactoredForwardBackward, refused: str) -> tuple[tupl
     parts, factors = map_.parts, map_.factors
     pieces = " ".join(_piece_text(p) for p in factors.pieces)
     known, n = factors.known, parts.layout.n
-    bounds = None if known is None else Bounds(*known)
+    bounds, share = None if known is None else Bounds(*known), map_.options.step
     proxes = counted(len(parts.blocks), "prox")
     if bounds is not None:
-        step = _step_text(bounds, False)
+        step = _step_text(bounds, False, share)
     else:
-        step = "γ = 1/L, L ≥ λ_max(P) from norm bounds of the factors, whenever they change"
+        step = f"γ = {share:.4g}/L, L ≥ λ_max(P) from norm bounds of the factors, whenever they change"
     return (
         ("form", "min ½uᵀPu + qᵀu + f(u), f of disjoint blocks of u"),
         unknowns(parts),
@@ -113,7 +116,7 @@ def matrix_free_lines(map_: FactoredForwardBackward, refused: str) -> tuple[tupl
         *linear(parts.smooth.linear),
         *prox_lines(parts),
         ("step", step),
-        ("converges", _rate_text(bounds, map_.certified)),
+        ("converges", _rate_text(bounds, map_.certified, share)),
         ("L", "a constant" if bounds is not None else WHEN[factors.stage]),
         ("iteration", f"products with the factors and {proxes}: {si(factors.flops)}flop a sample"),
         ("not used", f"closed form: {refused}; P itself: {si(2 * n * n)}flop a sample, {si(n * n)}numbers"),
@@ -131,22 +134,26 @@ def _piece_text(piece: Piece) -> str:
     return f"{sign} {number}Kᵀ{middle}K [Ku = {image}]"
 
 
-def douglas_rachford_lines(form: GraphForm, refused: str, thin: ThinForm | str) -> tuple[tuple[str, str], ...]:
+def douglas_rachford_lines(
+    form: GraphForm, refused: str, thin: ThinForm | str, options: asked.DouglasRachford
+) -> tuple[tuple[str, str], ...]:
     n, m = form.layout.n, form.m
     each = (f"{k} {list(s) if s else 'scalar'}" for k, s in zip(form.layout.names, form.layout.shapes, strict=True))
     proxes = [
         ("prox", f"{b.f.name}{weight(b)} on {counted(b.index.size, 'row')} of Kx + b: {b.origin}") for b in form.blocks
     ]
     factor, products, flops = _factor_text(form, thin)
+    alpha, start = f"{options.relaxation:.4g}", "Ruiz equilibration" if options.scaling_rounds else "ρ alone"
+    moves = "rebalanced per sample as the residuals say" if options.adaptive else "never changed"
     count = counted(len(proxes), "prox")
     return (
         ("form", "min ½xᵀPx + qᵀx + f(Kx + b), f of disjoint blocks of rows"),
         ("unknowns", f"{', '.join(each)}: {counted(n, 'unknown')}, {counted(m, 'row')} of Kx + b"),
-        ("update", "w = prox(v), x̃ = (P + σ + KᵀRK)⁻¹(σx − q + KᵀR(2w − v − b)), v ← v + 1.6(Kx̃ + b − w)"),
+        ("update", f"w = prox(v), x̃ = (P + σ + KᵀRK)⁻¹(σx − q + KᵀR(2w − v − b)), v ← v + {alpha}(Kx̃ + b − w)"),
         ("quadratic", f"½xᵀPx, from {sources(form.smooth.quadratic)}"),
         *linear(form.smooth.linear),
         *proxes,
-        ("step", "R from Ruiz equilibration, rebalanced per sample as the residuals say"),
+        ("step", f"R from {start}, {moves}"),
         ("converges", "averaged map: converges for every R whenever a solution with duals exists"),
         ("factor", factor),
         ("iteration", f"{products}, {count}: {si(flops)}flop a sample"),
@@ -170,7 +177,10 @@ def _factor_text(form: GraphForm, thin: ThinForm | str) -> tuple[str, str, int]:
     return text, f"2 products with K ({entries} entries, {counted(full, 'row')}), 2 with the rows", flops
 
 
-def davis_yin_lines(form: TwoGroups, refused_first: str, refused_factor: str) -> tuple[tuple[str, str], ...]:
+def davis_yin_lines(map_: DavisYin, refused_first: str, refused_factor: str) -> tuple[tuple[str, str], ...]:
+    form, options = map_.form, map_.options
+    high = f"{options.step:.4g}/λ_max(P)"
+    gamma = f"γ = ‖x‖/‖y‖ ≤ {high}, per sample" if options.adaptive else f"γ = {high}, at most 1"
     each = (f"{k} {list(s) if s else 'scalar'}" for k, s in zip(form.layout.names, form.layout.shapes, strict=True))
     groups = [(name, block) for name, group in (("f", form.first), ("g", form.second)) for block in group]
     proxes = []
@@ -185,7 +195,7 @@ def davis_yin_lines(form: TwoGroups, refused_first: str, refused_factor: str) ->
         ("quadratic", f"½uᵀPu by gradient steps, from {sources(form.smooth.quadratic)}"),
         *linear(form.smooth.linear),
         *proxes,
-        ("step", "γ = ‖x‖/‖y‖ ≤ 1/λ_max(P), per sample; λ = 0.8 (2 − γλ_max(P)/2)"),
+        ("step", f"{gamma}; λ = {options.relaxation:.4g} (2 − γλ_max(P)/2)"),
         ("converges", "averaged map: converges whenever a solution with duals exists"),
         ("factor", f"none: P is applied through its maps, never formed; λ_max(P) {WHEN[form.smooth.stage]}"),
         ("iteration", f"1 product with P, {counted(len(groups), 'prox')}"),
@@ -194,8 +204,11 @@ def davis_yin_lines(form: TwoGroups, refused_first: str, refused_factor: str) ->
     )
 
 
-def primal_dual_lines(form: SaddleForm, refused_first: str, refused_factor: str) -> tuple[tuple[str, str], ...]:
+def primal_dual_lines(map_: PrimalDual, refused_first: str, refused_factor: str) -> tuple[tuple[str, str], ...]:
+    form, moves = map_.form, "balanced per sample as x and y move"
     n, m = form.n, form.m
+    if not map_.options.adaptive:
+        moves = f"primal weight {map_.options.primal_weight:.4g}"
     each = (f"{k} {list(s) if s else 'scalar'}" for k, s in zip(form.layout.names, form.layout.shapes, strict=True))
     inner = [("prox", f"{b.f.name}{weight(b)} on {counted(b.index.size, 'entry')}: {b.origin}") for b in form.inner]
     outer = [
@@ -209,7 +222,7 @@ def primal_dual_lines(form: SaddleForm, refused_first: str, refused_factor: str)
         ("quadratic", f"in the prox: {absorbed}; by gradient steps: {forward}"),
         *inner,
         *outer,
-        ("step", "T, S from the row and column sums of |K| (Pock–Chambolle), balanced per sample as x and y move"),
+        ("step", f"T, S from the row and column sums of |K| (Pock–Chambolle), {moves}"),
         ("converges", "averaged map: converges whenever a solution with duals exists; restarts make it linear"),
         ("factor", "none: K and P are applied through their maps, never formed"),
         ("iteration", f"2 products with K ({m}×{n}), {counted(len(inner) + len(outer), 'prox')}"),
@@ -218,18 +231,20 @@ def primal_dual_lines(form: SaddleForm, refused_first: str, refused_factor: str)
     )
 
 
-def _step_text(bounds: Bounds | None, diagonal: bool) -> str:
+def _step_text(bounds: Bounds | None, diagonal: bool, step: float) -> str:
+    """`step` is γ in units of 1/λ_max."""
     if bounds is not None:
-        return f"γ = {1 / bounds.upper:.4g}: λ_max(P) ≤ {bounds.upper:.4g} by construction"
-    return "γ = 1/λ_max(P), " + ("the largest entry" if diagonal else "computed whenever P changes, from above")
+        return f"γ = {step / bounds.upper:.4g}: λ_max(P) ≤ {bounds.upper:.4g} by construction"
+    found = "the largest entry" if diagonal else "computed whenever P changes, from above"
+    return f"γ = {step:.4g}/λ_max(P), {found}"
 
 
-def _rate_text(bounds: Bounds | None, certified: bool) -> str:
+def _rate_text(bounds: Bounds | None, certified: bool, step: float) -> str:
     if bounds is not None and bounds.lower > 0:
-        q = 1 - bounds.lower / bounds.upper
+        q = 1 - step * bounds.lower / bounds.upper
         return f"contraction factor ≤ {q:.4g} by construction: ‖u − u*‖ ≤ {1 / (1 - q):.3g} ‖u − T(u)‖; unique solution"
     sign = "P ⪰ 0 by construction" if certified else "P ⪰ 0 is checked at every new P (status not_convex otherwise)"
-    return f"{sign}; the factor 1 − λ_min/λ_max is computed with it"
+    return f"{sign}; the factor 1 − {'λ_min/λ_max' if step == 1.0 else 'γλ_min'} is computed with it"
 
 
 def si(number: float) -> str:

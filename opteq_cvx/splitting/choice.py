@@ -2,7 +2,6 @@
 
 from typing import Literal, get_args
 
-from opteq_cvx.errors import CompileError, message
 from opteq_cvx.splitting.operators import Maps
 
 SplittingName = Literal["closed-form", "forward-backward", "davis-yin", "douglas-rachford", "primal-dual"]
@@ -27,9 +26,3 @@ def too_dense(maps: Maps) -> str | None:
     return (
         f"a dense factor of {maps.layout.n} unknowns and K of {maps.m} rows are {count:.2g} numbers, above {DENSE:.2g}"
     )
-
-
-def refused(name: str, why: str) -> CompileError:
-    """The error for a splitting that was asked for and does not fit."""
-    fix = "leave splitting= out, or take douglas-rachford or primal-dual, which fit every program"
-    return CompileError(message(f'splitting="{name}" does not fit: {why}', "a program of its structure", fix))

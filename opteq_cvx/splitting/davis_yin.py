@@ -135,7 +135,8 @@ class DavisYin(Frozen, Splitting):
         first, second, _ = self.parts(theta)
         parts = Structure(self.form.layout, self.form.smooth, (*self.form.first, *self.form.second), None)
         certificate = parts.certificate((*first, *second), None, convex)
-        return Prepared((1.0 / high.clamp_min(1.0), high), certificate)  # γ = min(1/L, 1) to start with
+        step = self.options.step
+        return Prepared((step / high.clamp_min(step), high), certificate)  # γ = min(step/L, 1) to start with
 
     def parts(self, theta: Theta) -> tuple[Theta, Theta, Theta]:
         """What of θ belongs to f, to g, and to the maps."""
@@ -215,7 +216,7 @@ class DavisYin(Frozen, Splitting):
 
     @override
     def rebalance(self, z: Tensor, theta: Theta, prepared: Prepared) -> tuple[Tensor, Prepared] | None:
-        """γ = ‖x‖/‖y‖, the step at which x and γy have one size, and never above 1/L.
+        """γ = ‖x‖/‖y‖, the step at which x and γy have one size, and never above step/L.
 
         Balancing how fast the two move, as without h, lets γ collapse where h makes x slow.
         Source: Wohlberg, *ADMM penalty parameter selection by residual balancing*, arXiv 1704.06209, section 4.3.
@@ -225,7 +226,7 @@ class DavisYin(Frozen, Splitting):
         (gamma, high), n = prepared.tensors, self.form.n
         x, y = z[:, :n] * gamma.sqrt(), z[:, n:] / gamma.sqrt()
         sizes = [torch.linalg.vector_norm(part, dim=1, keepdim=True) for part in (x, y)]
-        limit = torch.where(high > 0, 1.0 / high, torch.full_like(high, EXTREME))
+        limit = torch.where(high > 0, self.options.step / high, torch.full_like(high, EXTREME))
         known, least = (sizes[0] > 0) & (sizes[1] > 0), limit.clamp_max(1.0) / EXTREME
         wanted = torch.where(known, sizes[0] / sizes[1].clamp_min(torch.finfo(z.dtype).tiny), gamma)
         wanted = torch.minimum(torch.maximum(wanted, least), limit)

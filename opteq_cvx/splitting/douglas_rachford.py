@@ -30,7 +30,6 @@ from opteq_cvx.splitting.scaling import bounded, curvature, equilibrate
 from opteq_cvx.splitting.sizes import optimality, top
 from opteq_cvx.splitting.system import System, factorize, matmul
 
-SIGMA = 1e-6  # the weight of the proximal term on x, relative to the equilibrated problem
 EQUALITY = 1e3  # how much heavier equality rows weigh
 
 
@@ -64,12 +63,12 @@ class DouglasRachford(Frozen, Splitting):
     def factor(self, theta: Theta) -> Theta:
         """(σ, R, E, the size of P, convex, V, λ) from P and K alone; V and λ where the batch shares both."""
         p, _, k, *_ = theta
-        d, e = equilibrate(p, k, self.form.groups)
+        d, e = equilibrate(p, k, self.form.groups, self.options.scaling_rounds)
         weight = torch.ones(self.form.m, dtype=p.dtype, device=p.device)
         weight[torch.as_tensor(self.form.equality, device=p.device)] = EQUALITY
         size = curvature(p, e)
         cost = bounded(size)[:, None]
-        sigma, metric = SIGMA * cost / (e * e), self.options.rho * weight * d * d * cost
+        sigma, metric = self.options.sigma * cost / (e * e), self.options.rho * weight * d * d * cost
         convex = torch.ones_like(size, dtype=torch.bool)
         if not self.form.smooth.certified:
             lower, upper = spectrum(p)
@@ -141,7 +140,7 @@ class DouglasRachford(Frozen, Splitting):
         def system(transposed: bool) -> Optimality:
             v = z[:, self.form.layout.n :] / metric.sqrt()
             d = diagonalize(jacobians(self.form.blocks, rest, 1.0 / metric, v))
-            return Optimality.of(p, k, metric.sqrt(), (SIGMA / sigma).sqrt(), d, symmetric=True)
+            return Optimality.of(p, k, metric.sqrt(), (self.options.sigma / sigma).sqrt(), d, symmetric=True)
 
         return GraphLinearization(function, z, system, sigma, self.options.relaxation)
 

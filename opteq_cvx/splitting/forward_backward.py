@@ -18,7 +18,7 @@ from opteq_cvx.descent import Map, SharedSteps, Steps
 from opteq_cvx.ir.frozen import Frozen
 from opteq_cvx.maps.evaluate import Environment
 from opteq_cvx.maps.peek import known_true
-from opteq_cvx.splitting import blocks, infeasibility, newton, support
+from opteq_cvx.splitting import asked, blocks, infeasibility, newton, support
 from opteq_cvx.splitting.contract import Polished, Prepared, Splitting, Theta
 from opteq_cvx.splitting.jacobians import formable
 from opteq_cvx.splitting.linearization import AutogradLinearization, Linearization, SymmetricLinearization
@@ -42,6 +42,7 @@ class ForwardBackward(Frozen, Splitting):
 
     parts: Structure
     strong: float = 0.0
+    options: asked.ForwardBackward = asked.ForwardBackward()  # noqa: RUF009 - frozen
 
     @property
     @override
@@ -72,12 +73,13 @@ class ForwardBackward(Frozen, Splitting):
     def prepare(self, theta: Theta, factors: Theta | None = None) -> Prepared:
         p, q, *rest = theta
         lower, upper, convex = factors if factors is not None else self.factor(theta)
+        step = self.options.step
         if known_true(upper > 0):
-            gamma = 1.0 / upper
+            gamma = step / upper
         else:  # without P every step is safe
             largest = q.abs().amax() if q.numel() else q.new_zeros(())
             free = torch.where((largest > 0) & torch.isfinite(largest), 1.0 / largest, torch.ones_like(largest))
-            gamma = torch.where(upper > 0, 1.0 / upper, free)
+            gamma = torch.where(upper > 0, step / upper, free)
         if p.ndim == 3:
             m = torch.eye(p.shape[-1], dtype=p.dtype, device=p.device) - gamma[:, None, None] * p
         else:
@@ -115,7 +117,8 @@ class ForwardBackward(Frozen, Splitting):
 
         if m.ndim == 2:
             return Steps(lambda z: torch.addcmul(c, z, m), prox)
-        newton = partial(self._newton, theta=theta, prepared=prepared) if self._entrywise else None
+        by_newton = self.options.newton and self._entrywise
+        newton = partial(self._newton, theta=theta, prepared=prepared) if by_newton else None
         if m.shape[0] == 1:
             return SharedSteps(m[0], c, prox, newton)
         middle = c.unsqueeze(1)
@@ -206,7 +209,8 @@ class ForwardBackward(Frozen, Splitting):
         p, q, *rest = theta
         n, parts = self.dimension, blocks.stacked(self.parts.blocks)
         m = sum(block.index.size for block in parts)
-        if not formable(parts) or not newton.affordable(z.shape[0] * n * n * (n + m), steps):
+        work = z.shape[0] * n * n * (n + m)
+        if not (self.options.newton and formable(parts)) or not newton.affordable(work, steps):
             return None
         dense = torch.diag_embed(p) if p.ndim == 2 else p
         picked = [torch.as_tensor(b.index.reshape(-1).copy(), device=z.device) for b in self.parts.blocks]

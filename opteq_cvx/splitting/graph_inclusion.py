@@ -18,7 +18,7 @@ from opteq_cvx.maps.evaluate import Environment
 from opteq_cvx.splitting import asked, blocks
 from opteq_cvx.splitting.balance import balance
 from opteq_cvx.splitting.contract import Certificate, Prepared, Splitting, Theta
-from opteq_cvx.splitting.douglas_rachford import EQUALITY, SIGMA
+from opteq_cvx.splitting.douglas_rachford import EQUALITY
 from opteq_cvx.splitting.graph_form import GraphForm
 from opteq_cvx.splitting.inclusion import ROUNDING, times
 from opteq_cvx.splitting.jacobians import diagonalize, jacobians
@@ -29,7 +29,7 @@ from opteq_cvx.splitting.scaling import HIGH, LOW, curvature, equilibrate
 from opteq_cvx.splitting.sizes import optimality
 from opteq_cvx.splitting.system import matmul
 
-RELAXATION = 1.6
+OPTIONS = asked.DouglasRachford()  # its defaults
 INVERSE_WORK = 2e9  # R is not rebalanced where the inverses of all samples cost more flops than this
 
 
@@ -88,7 +88,7 @@ class GraphInclusion(Frozen, Splitting):
         if self.certify and f.shape[-1]:
             values = torch.linalg.eigvalsh(sym)
             convex = values[:, 0] >= -ROUNDING * torch.finfo(f.dtype).eps * balanced.abs().sum(dim=-1).amax(dim=-1)
-        sigma, metric = SIGMA / (e * e * c[:, None]), asked.DouglasRachford().rho * weight * d * d / c[:, None]
+        sigma, metric = OPTIONS.sigma / (e * e * c[:, None]), OPTIONS.rho * weight * d * d / c[:, None]
         return self._inverted(theta, sigma, metric, metric.new_ones(1, 1), self.form.certificate(theta, convex))
 
     def _inverted(
@@ -110,7 +110,7 @@ class GraphInclusion(Frozen, Splitting):
             image = d * times(f, xt) + sigma * xt + matmul(metric * matmul(xt, k.mT), k)
             xt = xt + times(inverse, right - image)
         wt = matmul(xt, k.mT) + b
-        a = RELAXATION
+        a = OPTIONS.relaxation
         return torch.cat([sigma.sqrt() * (x + a * (xt - x)), metric.sqrt() * (v + a * (wt - w))], dim=1)
 
     @override
@@ -118,13 +118,13 @@ class GraphInclusion(Frozen, Splitting):
         f, q, k, b, *rest = theta
         sigma, metric, inverse, _ = prepared.tensors
         linear, back = -self._scales(f)[0] * q, k.mT.contiguous()
-        root_sigma, root = sigma.sqrt(), metric.sqrt()
+        root_sigma, root, a = sigma.sqrt(), metric.sqrt(), OPTIONS.relaxation
 
         def advance(z: Tensor) -> Tensor:
             x, v, w = self._unpack(z, prepared, rest)
             xt = times(inverse, sigma * x + linear + matmul(metric * (2 * w - v - b), k))
             wt = matmul(xt, back) + b
-            return torch.cat([root_sigma * (x + RELAXATION * (xt - x)), root * (v + RELAXATION * (wt - w))], dim=1)
+            return torch.cat([root_sigma * (x + a * (xt - x)), root * (v + a * (wt - w))], dim=1)
 
         return advance
 
@@ -144,9 +144,9 @@ class GraphInclusion(Frozen, Splitting):
             d = diagonalize(jacobians(self.form.blocks, rest, rows / metric, v))
             slope = scale[:, None] * f
             slope = slope.mT if transposed else slope
-            return Optimality.of(slope, k, metric.sqrt(), (SIGMA / sigma).sqrt(), d, symmetric=False)
+            return Optimality.of(slope, k, metric.sqrt(), (OPTIONS.sigma / sigma).sqrt(), d, symmetric=False)
 
-        return GraphLinearization(function, z, system, sigma, RELAXATION)
+        return GraphLinearization(function, z, system, sigma, OPTIONS.relaxation)
 
     def _unpack(self, z: Tensor, prepared: Prepared, rest: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """x, v and w = prox_{Dg/R}(v)."""

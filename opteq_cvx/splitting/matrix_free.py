@@ -19,7 +19,7 @@ from opteq_cvx.atoms import Trait
 from opteq_cvx.descent import Map, Steps
 from opteq_cvx.ir.frozen import Frozen
 from opteq_cvx.maps.evaluate import Environment
-from opteq_cvx.splitting import blocks
+from opteq_cvx.splitting import asked, blocks
 from opteq_cvx.splitting.contract import Polished, Prepared, Splitting, Theta
 from opteq_cvx.splitting.forward_backward import PROJECTORS, ForwardBackward
 from opteq_cvx.splitting.linearization import AutogradLinearization, Linearization, SymmetricLinearization
@@ -42,6 +42,7 @@ class FactoredForwardBackward(Frozen, Splitting):
     parts: Structure
     factors: Factored
     strong: float = 0.0
+    options: asked.ForwardBackward = asked.ForwardBackward()  # noqa: RUF009 - frozen
 
     @property
     @override
@@ -96,7 +97,7 @@ class FactoredForwardBackward(Frozen, Splitting):
         lower, upper, convex = factors if factors is not None else self.factor(theta)
         largest = q.abs().amax() if q.numel() else q.new_zeros(())
         free = torch.where((largest > 0) & torch.isfinite(largest), 1.0 / largest, torch.ones_like(largest))
-        gamma = torch.where(upper > 0, 1.0 / upper, free)
+        gamma = torch.where(upper > 0, self.options.step / upper, free)
         modulus = (gamma * (lower + self.strong) / (1.0 + gamma * self.strong)).clamp_min(0.0)
         return Prepared((gamma, -gamma[:, None] * q), self.parts.certificate(rest, modulus, convex))
 
@@ -120,7 +121,7 @@ class FactoredForwardBackward(Frozen, Splitting):
         """(I − γP) z + c, in as few passes over z as that takes; c None: zero."""
         ridge, known = self.factors.ridge, self.factors.known
         parts = bound.rest(z)
-        if known is not None and known[1] == ridge:  # γ = 1/ridge: the identity cancels
+        if known is not None and known[1] == ridge and self.options.step == 1.0:  # γ = 1/ridge: the identity cancels
             out = c if c is not None else torch.zeros_like(z)
         else:
             scaled = z * (1.0 - ridge * gamma[:, None])
@@ -160,7 +161,7 @@ class FactoredForwardBackward(Frozen, Splitting):
         batch = max((t.shape[0] for t in theta[: self.head - 1]), default=1)
         eye = torch.eye(n, dtype=q.dtype, device=q.device)
         rows = [bound.multiply(eye[i].expand(batch, n)) for i in range(n)]
-        return ForwardBackward(self.parts, self.strong), (torch.stack(rows, dim=1), q, *rest)
+        return ForwardBackward(self.parts, self.strong, self.options), (torch.stack(rows, dim=1), q, *rest)
 
     @override
     def drift(self, z: Tensor, theta: Theta, prepared: Prepared, tolerance: float) -> tuple[Tensor, Tensor] | None:
@@ -246,13 +247,16 @@ def smallest_ritz(multiply: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
     return least
 
 
-def matrix_free(parts: Structure, factors: Factored | None) -> FactoredForwardBackward | None:
-    """The matrix-free map where it is the cheaper one: convolutions, and factors that are thin enough."""
-    if factors is None or parts.smooth.diagonal or not factors.pieces:
+def matrix_free(
+    parts: Structure, factors: Factored | None, options: asked.ForwardBackward
+) -> FactoredForwardBackward | None:
+    """The matrix-free map where it is asked for, or the cheaper one: convolutions, and factors that are thin enough."""
+    if options.matrix == "dense" or factors is None or parts.smooth.diagonal or not factors.pieces:
         return None
     n = parts.layout.n
-    if factors.convolves or (n >= WORTH and factors.flops < SHARE * 2 * n * n):
-        return FactoredForwardBackward(parts, factors)
+    cheaper = factors.convolves or (n >= WORTH and factors.flops < SHARE * 2 * n * n)
+    if options.matrix == "factors" or cheaper:
+        return FactoredForwardBackward(parts, factors, options=options)
     return None
 
 

@@ -9,16 +9,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-ROUNDS = 10
 LOW, HIGH = 1e-4, 1e4
 
 
-def equilibrate(p: Tensor, k: Tensor, groups: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+def equilibrate(p: Tensor, k: Tensor, groups: Sequence[tuple[int, int]], rounds: int = 10) -> tuple[Tensor, Tensor]:
     """(D (1|B, m), E (1|B, n)): row and column scales; rows of one group share their scale."""
     rows = max(p.shape[0], k.shape[0])
     p_abs, k_abs = p.abs().expand(rows, -1, -1), k.abs().expand(rows, -1, -1)
     d, e = k.new_ones(rows, k.shape[1]), k.new_ones(rows, k.shape[2])
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         scaled_k = d[:, :, None] * k_abs * e[:, None, :]
         scaled_p = e[:, :, None] * p_abs * e[:, None, :]
         row = amax(scaled_k, 2)

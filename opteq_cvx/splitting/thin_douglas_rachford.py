@@ -20,12 +20,12 @@ from opteq_cvx.maps.evaluate import Environment
 from opteq_cvx.splitting import asked, blocks, infeasibility, newton
 from opteq_cvx.splitting.balance import balance
 from opteq_cvx.splitting.contract import Certificate, Polished, Prepared, Splitting, Theta
-from opteq_cvx.splitting.douglas_rachford import EQUALITY, SIGMA
+from opteq_cvx.splitting.douglas_rachford import EQUALITY
 from opteq_cvx.splitting.jacobians import diagonalize, formable, jacobians
 from opteq_cvx.splitting.linearization import AutogradLinearization, Linearization
 from opteq_cvx.splitting.optimality import GraphLinearization
 from opteq_cvx.splitting.saddle import Proximal, Saddle
-from opteq_cvx.splitting.scaling import HIGH, LOW, ROUNDS, amax, bounded, safe_sqrt
+from opteq_cvx.splitting.scaling import HIGH, LOW, amax, bounded, safe_sqrt
 from opteq_cvx.splitting.sizes import optimality, top
 from opteq_cvx.splitting.structure import Structure
 from opteq_cvx.splitting.thin_form import Inverse, Thin, ThinForm, woodbury
@@ -96,11 +96,11 @@ class ThinDouglasRachford(Frozen, Splitting):
     def prepare(self, theta: Theta, factors: Theta | None = None) -> Prepared:
         thin, graph = self.thin(theta), self.form.graph
         diagonal = thin.d + (thin.c[:, :, None] * thin.u.square()).sum(1)
-        d, e = equilibrate(thin, diagonal, graph.groups)
+        d, e = equilibrate(thin, diagonal, graph.groups, self.options.scaling_rounds)
         weight = torch.ones(graph.m, dtype=d.dtype, device=d.device)
         weight[torch.as_tensor(graph.equality, device=d.device)] = EQUALITY
         size = (e.square() * diagonal).mean(dim=1)
-        sigma = SIGMA * bounded(size)[:, None] / (e * e)
+        sigma = self.options.sigma * bounded(size)[:, None] / (e * e)
         cost = bounded(torch.maximum(size, top(e * theta[0].abs())))[:, None]
         certificate = Structure(graph.layout, graph.smooth, graph.blocks, None).certificate(theta[FIXED:], None, None)
         return self._factorized(thin, sigma, self.options.rho * weight * d * d * cost, d.new_ones(1, 1), certificate)
@@ -155,7 +155,7 @@ class ThinDouglasRachford(Frozen, Splitting):
         def system(transposed: bool) -> ThinOptimality:
             v = z[:, self.form.layout.n :] / metric.sqrt()
             spectrum = diagonalize(jacobians(graph.blocks, theta[FIXED:], 1.0 / metric, v))
-            return ThinOptimality.at(self.thin(theta), metric.sqrt(), (SIGMA / sigma).sqrt(), spectrum)
+            return ThinOptimality.at(self.thin(theta), metric.sqrt(), (self.options.sigma / sigma).sqrt(), spectrum)
 
         numbers = (self.form.rank + 1) * self.form.layout.n
         return GraphLinearization(function, z, system, sigma, self.options.relaxation, numbers)
@@ -247,7 +247,7 @@ class ThinDouglasRachford(Frozen, Splitting):
         return (theta[0] + prepared.tensors[0].sqrt() * tilt[:, :n], *theta[1:]), prepared
 
 
-def equilibrate(thin: Thin, diagonal: Tensor, groups: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+def equilibrate(thin: Thin, diagonal: Tensor, groups: Sequence[tuple[int, int]], rounds: int) -> tuple[Tensor, Tensor]:
     """(D (1|B, m), E (1|B, n)): row and column scales as in `scaling`, P by its `diagonal` (1|B, n).
 
     The largest entry of EPE is on its diagonal, since P ⪰ 0.
@@ -256,7 +256,7 @@ def equilibrate(thin: Thin, diagonal: Tensor, groups: Sequence[tuple[int, int]])
     rows = max(t.shape[0] for t in (s, a, diagonal))
     d, e = diagonal.new_ones(rows, thin.form.graph.m), diagonal.new_ones(rows, diagonal.shape[1])
     columns = torch.as_tensor(thin.form.columns.copy(), device=e.device)
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         single, full = thin.split(d)
         entry = single * s * e[:, columns]
         scaled = full[:, :, None] * a * e[:, None, :]

@@ -59,10 +59,10 @@ class ThinForm(Frozen):
         object.__setattr__(self, "order", None if in_order else freeze_index(np.argsort(rows)))
 
     @staticmethod
-    def of(graph: GraphForm) -> "ThinForm | str":
-        """The form of a program, or why it has none that pays."""
+    def of(graph: GraphForm, *, paying: bool = True) -> "ThinForm | str":
+        """The form of a program, or why it has none; with `paying`, none that is no cheaper than a dense factor."""
         layout = graph.layout
-        if layout.n < FEWEST:
+        if paying and layout.n < FEWEST:
             return f"{layout.n} unknowns are few"
         if not graph.smooth.certified:
             return "the quadratic is not semidefinite by construction"
@@ -75,7 +75,7 @@ class ThinForm(Frozen):
             return "a part of the quadratic is subtracted"
         selections = tuple(as_selection(t.arg, layout) for t in graph.terms)
         form = ThinForm(graph, QuadraticPart(layout, plain, ()), factors, selections)
-        if form.rank > SHARE * layout.n:
+        if paying and form.rank > SHARE * layout.n:
             return f"P and K have {form.rank} dense rows for {layout.n} unknowns"
         return form
 

@@ -14,7 +14,7 @@ from opteq_cvx.splitting.douglas_rachford import DouglasRachford
 from opteq_cvx.splitting.jacobians import Jacobians
 from opteq_cvx.splitting.matrices import Dense
 from opteq_cvx.splitting.thin_douglas_rachford import ThinDouglasRachford
-from opteq_cvx.splitting.thin_form import ThinForm, woodbury
+from opteq_cvx.splitting.thin_form import woodbury
 from opteq_cvx.splitting.thin_matrices import ThinMatrices
 
 N = 128
@@ -47,9 +47,7 @@ ROWS = {"portfolio": 10, "scaled": 0}
 def layers(make: Callable[[], cp.Problem], tolerance: float) -> dict[str, oc.EquilibriumLayer]:
     """The same program by the diagonal and rows, and by the dense factor."""
     found = {"thin": oc.compile(make(), splitting="douglas-rachford", tolerance=tolerance).double()}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ThinForm, "of", staticmethod(lambda graph: "not now"))
-        found["dense"] = oc.compile(make(), splitting="douglas-rachford", tolerance=tolerance).double()
+    found["dense"] = oc.compile(make(), splitting=oc.DouglasRachford(factor="dense"), tolerance=tolerance).double()
     assert isinstance(found["thin"].plan.splitting, ThinDouglasRachford)
     assert isinstance(found["dense"].plan.splitting, DouglasRachford)
     return found
