@@ -94,6 +94,10 @@ FUNCTIONS: dict[str, Function] = {
     "quad_form": _quad_form,
     "simplex": _around(r"\iota_\Delta(·)"),
     "square": _around(r"\lVert · \rVert^2"),
+    "transport": lambda x, data: (
+        rf"\iota\{{{x[0]} \ge 0,\ {bound(x, 2)} \mathbf 1 = {data['rows'][0]},\ "
+        rf"{bound(x, 2)}^\top \mathbf 1 = {data['columns'][0]}\}}"
+    ),
     "symmetric": lambda x, data: rf"\iota\{{{x[0]} = {bound(x, 2)}^\top\}}",
     "zero": _around(r"\iota\{· = 0\}"),
 }

@@ -1,10 +1,11 @@
 """Multipliers of the user's own constraints, from those of the sets that the passes made of them.
 
-The normal cone of an intersection is the sum of the normal cones. Where a box, a simplex, a box with a plane or a
-monotone cone took the place of several sets, its multiplier g at the point p is a sum of theirs:
+The normal cone of an intersection is the sum of the normal cones. Where a box, a simplex, a box with a plane, a
+transport polytope or a monotone cone took the place of several sets, its multiplier g at a point p is a sum of theirs:
     plane ⟨a, x⟩ = b:   μ = ⟨a, g⟩/⟨a, a⟩ over the coordinates strictly between their bounds, or else any μ that
                         leaves g − μa the right sign on both bounds;
     bounds:             the rest, to the tightest upper bound where it is positive, to the tightest lower one else;
+    row and column sums: in `grid_multipliers`;
     chain c(x₂ − x₁), …: the partial sums of −g along the path, over c.
 Source: Rockafellar, *Convex Analysis*, theorem 23.8.
 """
@@ -27,6 +28,7 @@ from opteq_cvx.passes.find_chains import Paths, paths
 from opteq_cvx.passes.intervals import interval_bounds
 from opteq_cvx.passes.merge_simplex import RELATION
 from opteq_cvx.passes.rows import Sums, sums
+from opteq_cvx.splitting.grid_multipliers import GridPlanes, grid_planes
 from opteq_cvx.splitting.objective import term_data
 
 Rows = Mapping[int, tuple[Tensor, Tensor]]
@@ -68,6 +70,7 @@ class Multipliers(Frozen):
     planes: tuple[_Plane, ...]
     chains: tuple[_Chain, ...]
     made: tuple[tuple[Term, IntArray], ...]
+    grids: tuple[GridPlanes, ...] = ()
 
     @staticmethod
     def of(read: Program, planned: Program) -> "Multipliers":
@@ -93,7 +96,10 @@ class Multipliers(Frozen):
             selection = as_selection(term.arg, layout) if id(term) not in known and term.atom in MERGED else None
             if selection is not None:
                 made.append((term, selection.index))
-        return Multipliers(read, layout.n, tuple(intervals), tuple(planes), tuple(chains), tuple(made))
+        grids = grid_planes(made, [(p.term, p.sums) for p in planes])
+        own = {k for g in grids for k in g.terms}
+        rest = tuple(p for p in planes if p.term not in own)
+        return Multipliers(read, layout.n, tuple(intervals), rest, tuple(chains), tuple(made), grids)
 
     def __call__(self, rows: Rows, env: Environment) -> list[tuple[Tensor, ...]]:
         """The dual variables of each constraint, (B, *shape), with CVXPY's signs."""
@@ -135,6 +141,10 @@ class Multipliers(Frozen):
         out: dict[int, Tensor] = {}
         for chain in self.chains:
             out[chain.term], g = self._chain(chain, g)
+        for grid in self.grids:
+            shapes = [self.program.terms[k].arg.shape for k in grid.terms]
+            found, g = grid(g, p, shapes)
+            out |= found
         for plane in self.planes:
             out[plane.term], g = self._plane(plane, g, p, lower, upper, env)
         open_above, open_below = torch.ones_like(g, dtype=torch.bool), torch.ones_like(g, dtype=torch.bool)
@@ -195,7 +205,7 @@ class Multipliers(Frozen):
         return y, g.index_copy(1, at, left)
 
 
-MERGED = ("box", "nonneg", "nonpos", "simplex", "box_plane", "monotone")
+MERGED = ("box", "nonneg", "nonpos", "simplex", "box_plane", "monotone", "transport")
 
 
 def level(g: Tensor, p: Tensor, a: Tensor, lower: Tensor, upper: Tensor, axes: Sequence[int], relation: int) -> Tensor:

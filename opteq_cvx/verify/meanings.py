@@ -214,6 +214,15 @@ def _box_plane(x: Argument, data: Data, static: Static) -> Meaning:
     return sides
 
 
+def _transport(x: Argument, data: Data) -> list[cp.Constraint]:
+    totals = {name: vec(data[name]) for name in ("rows", "columns")}
+    sides: list[cp.Constraint] = [x.flat >= 0]
+    for name, axis in (("rows", -1), ("columns", -2)):
+        values = [FUNCTIONS.sum(x.flat[group]) for group in x.groups((axis,))]
+        sides.append(stack(values) == totals[name])
+    return sides
+
+
 def _values(x: Argument, static: Static, data: Data) -> Argument:
     """The values of the function that a level set bounds, in the argument's shape with length 1 where it reduces."""
     name, options = static["f"], {**_defaults(atom(static["f"])), **dict(static["options"])}
@@ -292,6 +301,7 @@ WHOLE: Mapping[str, Callable[[Argument, Data, Static], Meaning]] = {
     "box_plane": _box_plane,
     "epigraph": _epigraph,
     "level_set": _level_set,
+    "transport": lambda x, data, static: _transport(x, data),
     "huber": lambda x, data, static: _huber(x, data),
     "symmetric": lambda x, data, static: [m == m.T for m in _matrices(x)],
     "psd": lambda x, data, static: [m >> 0 for m in _symmetric_parts(x)],

@@ -118,12 +118,24 @@ def by_sorting(b: cp.Parameter) -> cp.Problem:
     return cp.Problem(cp.Minimize(cp.sum_squares(x - 1) + cp.sum_squares(t) - cp.sum(x @ b)), below)
 
 
+def square(x: cp.Variable) -> cp.Expression:
+    return cp.reshape(x, (2, 2), order="C")
+
+
 CASES = (
     case("bounds", "closed form", lambda x, b: (near(x, b), [x >= -0.2, x <= 0.3])),
     case("crossing_bounds", "closed form", lambda x, b: (near(x, b), [x >= -0.2, x[:2] >= 0.1, x[1:] <= 0.3])),
     case("simplex", "closed form", lambda x, b: (near(x, b), [x >= 0, cp.sum(x) == 1])),
     case("simplex_attribute", "closed form", lambda x, b: (near(x, b), [cp.sum(x) == 1]), {"nonneg": True}),
     case("capped_simplex", "closed form", lambda x, b: (near(x, b), [x >= 0, x <= 0.4, cp.sum(x) == 1])),
+    case(
+        "transport",
+        "closed form",
+        lambda x, b: (
+            near(x, b),
+            [square(x) @ [1, 1] == [1, 1.5], x >= 0, 2 * cp.sum(square(x), axis=0)[1] == 1 + b[0]],
+        ),
+    ),
     case("plane", "closed form", lambda x, b: (near(x, b), [x >= 0, 2 * x[0] + x[1] >= 0.8, x[2] + x[3] <= 0.1])),
     case("monotone", "closed form", lambda x, b: (near(x, b), [cp.diff(x) >= 0])),
     case("decreasing", "closed form", lambda x, b: (near(x, b), [x[:-1] >= x[1:]])),

@@ -18,6 +18,9 @@ CLOSE = 1e-6
 
 Made = tuple[cp.Expression, list[cp.Constraint]]
 
+GRID = "reshape(x, (2, 3), order='C')"
+DR = "Douglas–Rachford"
+
 
 @dataclass(frozen=True)
 class Case:
@@ -46,6 +49,10 @@ CASES = (
     Case("[reshape(x, (2, 3), order='C') >= 0, sum(reshape(x, (2, 3), order='C'), axis=0) == 1]", ("simplex",)),
     Case("[x >= 0, sum(x) == 1, x[0] + x[1] <= 0.3]", ("simplex", "nonpos"), "Douglas–Rachford"),
     Case("[x >= 0, sum(x) == 1, A @ x <= 1]", ("simplex", "nonpos"), "Douglas–Rachford"),
+    Case(f"[x >= 0, sum({GRID}, axis=1) == r, sum({GRID}, axis=0) == 2 * r / 3]", ("transport",)),
+    Case(f"[{GRID}.T @ np.ones(2) == w[:3], x >= 0, {GRID}[:1] @ np.ones(3) == w[3]]", ("transport",)),
+    Case(f"[x >= 0, mean({GRID}, axis=1) == r, sum({GRID}, axis=0)[1:] == r / 3]", ("transport",)),
+    Case(f"[x >= 0, x <= 2, sum({GRID}, axis=1) == r, sum({GRID}, axis=0)[0] == r]", ("box_plane", "zero"), DR),
     Case("[x[:4] >= 0, sum(x) == 1]", ("nonneg", "zero"), "Douglas–Rachford"),
     Case("lam * tv(x)", ("tv",)),
     Case("norm1(diff(x)[:3]) + 0.5 * norm1(diff(x)[4:])", ("tv", "tv")),
