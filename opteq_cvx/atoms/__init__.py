@@ -36,6 +36,7 @@ TOOLS = frozenset(
         "cuts",
         "marginals",
         "multiplier",
+        "p_root",
         "primitives",
         "roots",
         "spectral",

@@ -35,6 +35,7 @@ NONNEGATIVE = frozenset(
         "norm2",
         "norm_inf",
         "norm_nuc",
+        "pnorm",
         "pos",
         "power",
         "quad_over_lin",

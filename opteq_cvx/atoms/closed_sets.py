@@ -1,4 +1,4 @@
-"""Level sets and epigraphs whose projection needs no search: weighted l1 and group norms, squares, powers of one entry.
+"""Level sets and epigraphs with a projection of their own: weighted l1 and group norms, p-norms, squares, powers.
 
 The multiplier of a weighted sum of thresholds comes from one sort: with sizes u ≥ 0 and weights w, Σ w max(u − μw, 0)
 = c + aμ has the root μ = max over prefixes S of the order u/w of (Σ_S wu − c)/(Σ_S w² + a), a as in `multiplier`.
@@ -13,6 +13,8 @@ from opteq_cvx.atoms.axes import join, kept, split
 from opteq_cvx.atoms.calculus import WEIGHT, Summed
 from opteq_cvx.atoms.contract import Data
 from opteq_cvx.atoms.norm2 import Norm2
+from opteq_cvx.atoms.pnorm import PNorm
+from opteq_cvx.atoms.pnorm_ball import onto_ball
 from opteq_cvx.atoms.power import Power
 from opteq_cvx.atoms.primitives import clip, euclidean, unweighted
 from opteq_cvx.atoms.quad_over_lin import HEIGHT
@@ -27,6 +29,10 @@ def closed_level(f: Summed, v: Tensor, c: Tensor, data: Data) -> Tensor | None:
         mu = _threshold(f, v, c, data, 0.0)
         inside = mu < 0  # −∞ where all weights are 0
         return torch.where(inside, v, f.prox(v, torch.where(inside, 0.0, mu), data))
+    if isinstance(f.f, PNorm) and f.axes == f.f.axes:
+        w = data.get(WEIGHT, torch.ones_like(c))
+        some = w > 0
+        return torch.where(some, onto_ball(v, c / torch.where(some, w, 1.0), f.f.p, f.axes), v)
     if f.axes == ():
         c = unweighted(c, data[WEIGHT]) if WEIGHT in data else c
         if f.f.name == "exp":

@@ -67,6 +67,12 @@ class LevelSet(Bounded):
             data={"level": "r"},
             draw=(0.1, 3.0),
         ),
+        total(
+            "2 * pnorm(x, 3) <= r",
+            "pnorm",
+            static={"options": (("axes", (-1,)), ("p", 3.0))},
+            data={"weight": "2.0"},
+        ),
         matrix("normNuc(x) <= r", "norm_nuc"),
         matrix(
             "log_det((x + x.T) / 2 + 10 * np.eye(2)) >= r",

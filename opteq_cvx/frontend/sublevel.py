@@ -40,6 +40,7 @@ BOUNDED = frozenset(
         "norm2",
         "norm_inf",
         "norm_nuc",
+        "pnorm",
         "pos",
         "power",
         "rel_entr",
@@ -55,7 +56,8 @@ BOUNDED = frozenset(
 """Functions whose level sets and epigraphs are found by a root: finite at their proxes, which are exact.
 
 Those of quadratic forms and of quad_over_lin are one second-order cone each, which is cheaper, and the epigraph of
-the square of one entry is one of three. Level sets of weighted squares are measured slower than cones too.
+the square of one entry is one of three. Level sets of weighted squares are measured slower than cones too, and
+epigraphs of p-norms, whose root would be one of roots.
 """
 
 
@@ -81,6 +83,8 @@ def sublevel_term(f: Node, bound: Affine, origin: Origin) -> Term | None:
     if term.atom == "square" and (not total.axes if bound.parts else total.axes and term.weight is not None):
         return None
     if bound.parts:
+        if term.atom == "pnorm":
+            return None
         return _epigraph(total, f.shape, bound, origin)
     static = FrozenDict(f=term.atom, axes=total.axes, options=tuple(sorted(term.static.items())))
     data = dict(term.data) if term.weight is None else {**term.data, "weight": term.weight}

@@ -166,6 +166,8 @@ ENTRIES: Mapping[str, Callable[[Any, Data, Static], Meaning]] = {
 GROUPS: Mapping[str, Callable[[Any, Data, Static], Any]] = {
     "norm2": lambda x, data, static: FUNCTIONS.norm(x, 2),
     "norm_inf": lambda x, data, static: FUNCTIONS.norm_inf(x),
+    "pnorm": lambda x, data, static: FUNCTIONS.pnorm(x, static["p"]),
+    "pnorm_ball": lambda x, data, static: [FUNCTIONS.pnorm(x, static["p"]) <= data["radius"]],
     "max": lambda x, data, static: FUNCTIONS.max(x),
     "sum_largest": lambda x, data, static: FUNCTIONS.sum_largest(x, static["k"]),
     "l1_ball": lambda x, data, static: [FUNCTIONS.norm1(x) <= data["radius"]],

@@ -174,11 +174,48 @@ def neg_geo_mean(v: Sequence[Number], t: Number) -> tuple[list[Number], Number]:
     return entries(mp.exp(bisect(rising, mp.mpf(-700), mp.log(max(map(abs, v)) + t + 10)))), mp.mpf(0)
 
 
+def _pnorm(p: float) -> Exact:
+    """xᵢ = s·yᵢ with s·yᵢ + t·yᵢ^(p−1) = |vᵢ|, by ln s with ‖y‖_p = 1."""
+    power = mp.mpf(p)
+    dual = power / (power - 1)
+
+    def solve(v: Sequence[Number], t: Number) -> tuple[list[Number], Number]:
+        sizes = [abs(a) for a in v]
+        if sum(a**dual for a in sizes) ** (1 / dual) <= t:
+            return [mp.mpf(0)] * len(v), mp.mpf(0)
+
+        def entry(a: Number, s: Number) -> tuple[Number, Number]:
+            """y and −d ln y/d ln s, by Newton in z = ln y: ln(s·eᶻ + t·e^((p−1)z)) = ln a has slopes of 1 to p − 1."""
+            if a == 0:
+                return a, a
+            z, step = min(mp.log(a / s), mp.log(a / t) / (power - 1)), mp.mpf(1)
+            while abs(step) > mp.mpf(10) ** -25:  # the next error is its square
+                first, second = s * mp.exp(z), t * mp.exp((power - 1) * z)
+                step = mp.log((first + second) / a) * (first + second) / (first + (power - 1) * second)
+                z -= step
+            return mp.exp(z), first / (first + (power - 1) * second)
+
+        high = mp.log(sum(a**power for a in sizes)) / power
+        low, z, here = high - 200, high - mp.mpf(1) / 2, mp.mpf(1)
+        while abs(here) > mp.mpf(10) ** -25:
+            found = [entry(a, mp.exp(z)) for a in sizes]
+            total = sum(y**power for y, _ in found)
+            here = mp.log(total) / power
+            low, high = (z, high) if here > 0 else (low, z)
+            z += here * total / sum(y**power * rate for y, rate in found)
+            z = z if low <= z <= high else (low + high) / 2
+        s = mp.exp(z)
+        return [mp.sign(a) * s * entry(abs(a), s)[0] for a in v], mp.mpf(0)
+
+    return solve
+
+
 VECTORS: Mapping[str, tuple[Atom, Exact, int]] = {
     "kl_div": (atom("kl_div")(), kl_div, 2),
     "rel_entr": (atom("rel_entr")(), rel_entr, 2),
     "log_sum_exp": (atom("log_sum_exp")(), log_sum_exp, 3),
     "quad_over_lin": (atom("quad_over_lin")(), quad_over_lin, 3),
+    **{f"pnorm(x, {p:g})": (atom("pnorm").from_static({"p": p}), _pnorm(p), 3) for p in (1.1, 3.0, 10.0)},
     "neg_geo_mean": (atom("neg_geo_mean").from_static({"w": (1 / 3,) * 3}), neg_geo_mean, 3),
 }
 

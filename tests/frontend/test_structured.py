@@ -73,6 +73,9 @@ DIRECT = {
     "norm(x[1:] - x[:-1])": "norm2",
     "norm1(multiply(np.arange(1, 7), x))": "abs",
     "norm(X, 'fro')": "norm2",
+    "pnorm(x, 3)": "pnorm",
+    "norm(x - a, 1.5)": "pnorm",
+    "lam * pnorm(X, 4)": "pnorm",
     "normNuc(X - B)": "norm_nuc",
     "norm(X, 2)": "sigma_max",
     "std(x)": "norm2",
@@ -94,7 +97,6 @@ DIRECT = {
 
 CONIC = (
     "max(norm(X, 1, axis=1))",
-    "pnorm(x, 3)",
     "norm(x)**3",
     "matrix_frac(x[:3], S)",
     "sum(xexp(pos(x)))",
