@@ -68,10 +68,11 @@ class LevelSet(Bounded):
             draw=(0.1, 3.0),
         ),
         total(
-            "2 * pnorm(x, 3) <= r",
+            "lam * pnorm(x, 3) <= r",
             "pnorm",
+            parameters={"lam": ((), {"pos": True}), **R},
             static={"options": (("axes", (-1,)), ("p", 3.0))},
-            data={"weight": "2.0"},
+            data={"weight": "lam"},
         ),
         matrix("normNuc(x) <= r", "norm_nuc"),
         matrix(
