@@ -20,6 +20,7 @@ from opteq_cvx.plan_text import (
     closed_form_lines,
     davis_yin_lines,
     douglas_rachford_lines,
+    entropic_lines,
     forward_backward_lines,
     matrix_free_lines,
     primal_dual_lines,
@@ -37,6 +38,7 @@ from opteq_cvx.splitting.contract import Splitting
 from opteq_cvx.splitting.cyclic import Cyclic
 from opteq_cvx.splitting.davis_yin import DavisYin
 from opteq_cvx.splitting.douglas_rachford import DouglasRachford
+from opteq_cvx.splitting.entropic_form import entropic_form
 from opteq_cvx.splitting.forward_backward import ForwardBackward
 from opteq_cvx.splitting.graph_form import GraphForm
 from opteq_cvx.splitting.graph_inclusion import GraphInclusion
@@ -160,6 +162,9 @@ def make_plan(
     back = Multipliers.of(source, program)
     if isinstance(wanted, asked.DavisYin | asked.DouglasRachford | asked.PDHG):
         return _general(program, source, back, wanted, "another was asked for", formed=formed)
+    entropic = entropic_form(program) if wanted is None or isinstance(wanted, asked.ClosedForm) else None
+    if entropic is not None:
+        return Plan(program, entropic, "closed form", entropic_lines(entropic), source, back)
     parts = structure(program)
     if isinstance(parts, str):
         if wanted is not None:

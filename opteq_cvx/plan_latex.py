@@ -8,6 +8,7 @@ from opteq_cvx.splitting.contract import Splitting
 from opteq_cvx.splitting.cyclic import Cyclic
 from opteq_cvx.splitting.davis_yin import DavisYin
 from opteq_cvx.splitting.douglas_rachford import DouglasRachford
+from opteq_cvx.splitting.entropic_form import EntropicForm
 from opteq_cvx.splitting.forward_backward import ForwardBackward
 from opteq_cvx.splitting.matrix_free import FactoredForwardBackward
 from opteq_cvx.splitting.primal_dual import PrimalDual
@@ -52,6 +53,9 @@ def formulas(splitting: Splitting, program: Program, *, objective: bool) -> tupl
         case ClosedForm():
             gradient = rf"\nabla h({u}) = \kappa\,{u} + \ell"
             return rf"{u}^\star = \mathrm{{prox}}_{{f/\kappa}}(-\ell/\kappa), \qquad {gradient}", *parts
+        case EntropicForm():
+            kernel = rf"\exp\bigl(-\ell/{splitting.weight:g} + a \mathbf 1^\top + \mathbf 1 b^\top\bigr)"
+            return rf"{u}^\star = {kernel}, \qquad \nabla h({u}) = \ell", *parts
         case ForwardBackward() | FactoredForwardBackward():
             bounds = splitting.parts.smooth.bounds
             unit = _explicit(u, smooth, rest, unit_step=bounds is not None and bounds.upper == splitting.options.step)

@@ -8,6 +8,7 @@ from opteq_cvx.ir.program import Term
 from opteq_cvx.splitting import asked
 from opteq_cvx.splitting.blocks import Block
 from opteq_cvx.splitting.davis_yin import DavisYin
+from opteq_cvx.splitting.entropic_form import EntropicForm
 from opteq_cvx.splitting.forward_backward import ForwardBackward
 from opteq_cvx.splitting.graph_form import GraphForm
 from opteq_cvx.splitting.matrix_free import FactoredForwardBackward
@@ -72,6 +73,20 @@ def closed_form_lines(parts: Structure) -> tuple[tuple[str, str], ...]:
         ("solution", "u = prox(−q / p) with weights divided by p, p the constant diagonal of the quadratic"),
         *prox_lines(parts),
         ("converges", "exact: no iteration"),
+    )
+
+
+def entropic_lines(form: EntropicForm) -> tuple[tuple[str, str], ...]:
+    m, n = form.polytope.index.shape
+    weight = f"{form.weight:g}"
+    return (
+        ("form", "min ⟨C, X⟩ + ε Σ X ln X, X1 = r, Xᵀ1 = c: Sinkhorn's problem, no quadratic"),
+        ("unknowns", f"X [{m}, {n}]: {counted(m * n, 'entry')}"),
+        *linear(form.smooth.linear),
+        ("entropy", f"ε = {weight}: {form.entropy.origin}"),
+        ("marginals", f"{form.polytope.origin}"),
+        ("solution", "X = exp(−C/ε − 1 + a1ᵀ + 1bᵀ), a and b by Newton's method on the dual, in the log domain"),
+        ("converges", "exact: no iteration of a map; globalized by Armijo's rule"),
     )
 
 

@@ -95,6 +95,39 @@ class Positive(Link):
 
 
 @dataclass(frozen=True, slots=True)
+class Exponential(Link):
+    """φ(w) = eʷ: entropic transport in the log domain, rows scaled by a log-sum-exp."""
+
+    @override
+    def rows(self, w: Tensor, r: Tensor, t: Tensor) -> Tensor:
+        return r.clamp(min=torch.finfo(r.dtype).tiny).log() - w.logsumexp(-1)
+
+    @override
+    def apply(self, w: Tensor, t: Tensor) -> Tensor:
+        return w.exp()
+
+    @override
+    def weight(self, x: Tensor, t: Tensor) -> Tensor:
+        return x
+
+    @override
+    def by_parameter(self, x: Tensor, t: Tensor) -> Tensor:
+        return torch.zeros_like(x)
+
+    @override
+    def primitive(self, x: Tensor, t: Tensor) -> Tensor:
+        return x
+
+    @override
+    def reach(self, unit: Tensor, t: Tensor) -> Tensor:
+        return torch.full_like(unit, 10.0)
+
+    @override
+    def rounding(self, w: Tensor, r: Tensor) -> Tensor:
+        return (1.0 + w) * r
+
+
+@dataclass(frozen=True, slots=True)
 class Fit(Implicit):
     """X (*batch, m, n) for inputs V (*batch, m, n), r (*batch, m), c (*batch, n), t (*batch, 1, 1).
 

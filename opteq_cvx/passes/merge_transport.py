@@ -32,7 +32,8 @@ class Grid:
 def merge_transport(program: Program) -> Program:
     """Merge an interval term x ≥ 0 with two terms that fix the sums of its entries along the axes of a grid.
 
-    Runs after `merge_intervals` and before `merge_simplex`, which would take one of the two.
+    Runs after `merge_intervals` and before `merge_simplex`, which would take one of the two. An entropy of the entries
+    says x ≥ 0, too; that is used where nothing but a linear function stands beside it, and the entropy stays.
     """
     layout = Layout.of(program)
     found = {i: s for i, t in enumerate(program.terms) if t.atom == "zero" and (s := _uniform(t, layout)) is not None}
@@ -41,14 +42,38 @@ def merge_transport(program: Program) -> Program:
     edits: list[Edit] = []
     for i, term in enumerate(program.terms):
         index = _nonnegative(term, layout)
-        if index is None:
-            continue
-        made = grid(program, found, index, layout)
+        made = None if index is None else _grid_of(program, found, index)
         if made is not None:
             for used in made.terms:
                 del found[used]
-            edits.append(_edit(program, i, made, layout))
-    return rewrite(program, edits)
+            edits.append(_edit(program, (*made.terms, i), made, layout))
+    if edits:
+        return rewrite(program, edits)
+    index = _entropic(program, layout)
+    made = None if index is None else _grid_of(program, found, index)
+    return program if made is None else rewrite(program, [_edit(program, made.terms, made, layout)])
+
+
+def _entropic(program: Program, layout: Layout) -> IntArray | None:
+    """All coordinates, where an entropy of all of them stands beside linear terms and two others only."""
+    rest = [t for t in program.terms if t.atom != "linear"]
+    entropy = [t for t in rest if t.atom == "neg_entr"]
+    if len(rest) != 3 or len(entropy) != 1 or fixed_weight(entropy[0]) is None:
+        return None
+    selection = as_selection(entropy[0].arg, layout)
+    if selection is None or not selection.plain or selection.index.size != layout.n:
+        return None
+    return np.asarray(selection.index).reshape(-1)
+
+
+def fixed_weight(term: Term) -> float | None:
+    """A term's weight where it is one positive number, known now."""
+    if term.weight is None:
+        return 1.0
+    if not isinstance(term.weight, Const) or not term.weight.dense().size:
+        return None
+    flat = term.weight.dense().reshape(-1)
+    return float(flat[0]) if (flat == flat[0]).all() and flat[0] > 0 else None
 
 
 def _uniform(term: Term, layout: Layout) -> Sums | None:
@@ -68,7 +93,7 @@ def _nonnegative(term: Term, layout: Layout) -> IntArray | None:
     return np.asarray(selection.index).reshape(-1)
 
 
-def grid(program: Program, found: dict[int, Sums], index: IntArray, layout: Layout) -> Grid | None:
+def _grid_of(program: Program, found: dict[int, Sums], index: IntArray) -> Grid | None:
     """The first two of the sums that make a grid of exactly the coordinates `index`."""
     known = list(found)
     for one in known:
@@ -126,11 +151,11 @@ def _completed(some: ParamExpr, last: ParamExpr) -> ParamExpr:
     return Apply("hstack", (some, act.reshape(last, (1,))), (some.shape[0] + 1,))
 
 
-def _edit(program: Program, interval: int, made: Grid, layout: Layout) -> Edit:
-    terms = [program.terms[k] for k in (*made.terms, interval)]
+def _edit(program: Program, old: tuple[int, ...], made: Grid, layout: Layout) -> Edit:
+    terms = [program.terms[k] for k in old]
     data = FrozenDict(rows=made.rows, columns=made.columns)
     new = Term("transport", affine_of(made.name, made.index, layout), joined(terms), data=data)
-    return tuple(sorted((*made.terms, interval))), (new,)
+    return tuple(sorted(old)), (new,)
 
 
 def joined(terms: Sequence[Term]) -> Origin:

@@ -35,7 +35,7 @@ class GridPlanes(Frozen):
 
     def __call__(self, g: Tensor, p: Tensor, shapes: Sequence[Shape]) -> tuple[dict[int, Tensor], Tensor]:
         """The multipliers by term, in these shapes, and what of g (B, n) is left for the bounds."""
-        at = torch.as_tensor(np.ascontiguousarray(self.index).reshape(-1), device=g.device)
+        at = torch.as_tensor(self.index.reshape(-1).copy(), device=g.device)
         event = (-1, *self.index.shape)
         here = g[:, at].reshape(event)
         potentials = list(normal(p[:, at].reshape(event), here))
