@@ -51,12 +51,17 @@ ASKED: list[tuple[Callable[[], cp.Problem], SplittingChoice, str]] = [
 ]
 
 
+def named(value: object) -> str:
+    """For test ids that every process writes alike."""
+    return getattr(value, "__name__", str(value) or "defaults")
+
+
 def exact(problem: cp.Problem, data: Tensor) -> np.ndarray:
     (b,), (x,) = problem.parameters(), problem.variables()
     return np.stack([solve_exact(problem, [x], {b: value}).outputs[0] for value in data.numpy()])
 
 
-@pytest.mark.parametrize(("make", "choice", "words"), ASKED, ids=lambda v: str(v) if v else "defaults")
+@pytest.mark.parametrize(("make", "choice", "words"), ASKED, ids=named)
 def test_options_change_the_path_and_not_the_solution(
     make: Callable[[], cp.Problem], choice: SplittingChoice, words: str, tmp_path: Path
 ) -> None:

@@ -18,6 +18,7 @@ from opteq_cvx.splitting.contract import Splitting
 from opteq_cvx.splitting.douglas_rachford import DouglasRachford
 from opteq_cvx.splitting.matrix_free import FactoredForwardBackward
 from opteq_cvx.splitting.thin_douglas_rachford import ThinDouglasRachford
+from tests.layer.test_asked import named
 
 N = 8
 TIGHT = dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), 1e-9)
@@ -95,7 +96,7 @@ def ready(make: Callable[[], Made], choice: SplittingChoice) -> tuple[Splitting,
     return map_, tuple(t.detach() for t in theta), prepared
 
 
-@pytest.mark.parametrize(("make", "choice"), ASKED, ids=str)
+@pytest.mark.parametrize(("make", "choice"), ASKED, ids=named)
 def test_every_option_leads_to_the_solution_and_its_gradient(
     make: Callable[[], Made], choice: SplittingChoice, tmp_path: Path
 ) -> None:
@@ -163,7 +164,7 @@ def test_values_out_of_range_are_refused(cls: Any, values: dict[str, object], ma
         (oc.DouglasRachford(factor="woodbury"), r"with factor=woodbury does not fit.*not semidefinite"),
         (oc.ForwardBackward(step=0.5), r'"forward-backward" with step=0\.5 does not fit'),
     ],
-    ids=str,
+    ids=named,
 )
 def test_what_does_not_fit_is_refused_with_its_options(splitting: SplittingChoice, match: str) -> None:
     x, p = cp.Variable(4, name="x"), oc.Input((4, 4), name="P", symmetric=True)
@@ -255,7 +256,7 @@ def test_the_step_of_davis_yin_is_bounded_and_its_relaxation_a_share() -> None:
         (constrained, oc.DouglasRachford(newton=False, factor="woodbury")),
         (two_groups, oc.DavisYin(newton=False)),
     ],
-    ids=str,
+    ids=named,
 )
 def test_without_newton_there_are_no_newton_steps(make: Callable[[], Made], choice: SplittingChoice) -> None:
     def never(*_: object, **__: object) -> None:
