@@ -30,7 +30,8 @@ class ThinForm(Frozen):
     """A program in graph form whose P and K are mostly diagonal.
 
     Row `entries[i]` of K has one entry, in column `columns[i]`; the rows `full` are dense; `order` puts
-    [entries, full] in the order of K's rows, None where it is that.
+    [entries, full] in the order of K's rows, None where it is that. `bare` are the coordinates without curvature of
+    their own and without a row of one entry, which only dense rows hold.
     """
 
     graph: GraphForm
@@ -41,6 +42,7 @@ class ThinForm(Frozen):
     columns: IntArray = field(init=False)
     full: IntArray = field(init=False)
     order: IntArray | None = field(init=False)
+    bare: IntArray = field(init=False)
 
     def __post_init__(self) -> None:
         none = np.zeros(0, dtype=np.int64)
@@ -57,6 +59,13 @@ class ThinForm(Frozen):
         rows = np.concatenate([self.entries, self.full])
         in_order = bool((rows == np.arange(rows.size)).all())
         object.__setattr__(self, "order", None if in_order else freeze_index(np.argsort(rows)))
+        reached = np.zeros(self.layout.n, dtype=bool)
+        reached[self.columns] = True
+        for found in (as_selection(t.arg, self.layout) for t in self.diagonal.quadratic):
+            if found is not None:
+                reached[found.index.reshape(-1)] = True
+        ridge = any(isinstance(p.k, Identity) for p in self.factors.pieces)
+        object.__setattr__(self, "bare", freeze_index(none if ridge else np.flatnonzero(~reached)))
 
     @staticmethod
     def of(graph: GraphForm, *, paying: bool = True) -> "ThinForm | str":

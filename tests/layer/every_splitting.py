@@ -19,6 +19,7 @@ from opteq_cvx.splitting.graph_inclusion import GraphInclusion
 from opteq_cvx.splitting.inclusion import MonotoneInclusion
 from opteq_cvx.splitting.matrix_free import FactoredForwardBackward
 from opteq_cvx.splitting.primal_dual import PrimalDual
+from opteq_cvx.splitting.thin_douglas_rachford import ThinDouglasRachford
 from problems import conv_opteq
 from tests.ties.units import unit
 
@@ -135,6 +136,16 @@ def by_products(**options: object) -> oc.EquilibriumLayer:
     return inequalities(splitting="primal-dual", max_steps=40_000, **options)
 
 
+def by_rows(**options: object) -> oc.EquilibriumLayer:
+    """The quadratic program again, its factor a diagonal and the rows of both weights."""
+    return inequalities(splitting=oc.DouglasRachford(factor="woodbury"), **options)
+
+
+def cones_by_rows(**options: object) -> oc.EquilibriumLayer:
+    """The cone and the logistic loss again: the Jacobian of the cone couples rows."""
+    return cones(splitting=oc.DouglasRachford(factor="woodbury"), **options)
+
+
 def cycle(**options: object) -> oc.EquilibriumLayer:
     """Three units one behind the other."""
     x = oc.Input(3, name="x")
@@ -173,6 +184,8 @@ PROGRAMS = (
     Program("matrix-free, curved prox", FactoredForwardBackward, smooth_convolutions, ((2, 3, 3),), curved=True),
     Program("Douglas-Rachford", DouglasRachford, inequalities, ((4,), (5,))),
     Program("Douglas-Rachford, cones", DouglasRachford, cones, ((4,),), curved=True),
+    Program("thin Douglas-Rachford", ThinDouglasRachford, by_rows, ((4,), (5,))),
+    Program("thin Douglas-Rachford, cones", ThinDouglasRachford, cones_by_rows, ((4,),), curved=True),
     Program("Davis-Yin", DavisYin, overlapping, ((5,),)),
     Program("Davis-Yin, curved proxes", DavisYin, rows_and_columns, ((3, 4),), curved=True),
     Program("primal-dual", PrimalDual, by_products, ((4,), (5,))),

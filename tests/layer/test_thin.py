@@ -16,6 +16,7 @@ from opteq_cvx.splitting.matrices import Dense
 from opteq_cvx.splitting.thin_douglas_rachford import ThinDouglasRachford
 from opteq_cvx.splitting.thin_form import woodbury
 from opteq_cvx.splitting.thin_matrices import ThinMatrices
+from opteq_cvx.status import Status
 
 N = 128
 F64, CPU = torch.float64, torch.device("cpu")
@@ -103,6 +104,61 @@ def test_small_or_dense_programs_keep_the_dense_factor() -> None:
         x, a = cp.Variable(n, name="x"), np.random.default_rng(0).normal(size=(rows, n))
         problem = cp.Problem(cp.Minimize(cp.sum_squares(x - 1)), [a @ x <= 1])
         assert isinstance(oc.explain(problem).plan.splitting, DouglasRachford)
+
+
+@pytest.mark.filterwarnings("ignore::opteq_cvx.errors.SolveWarning")
+@pytest.mark.parametrize("factor", ["woodbury", "dense"])
+def test_infeasible_and_unbounded_samples_beside_solvable_ones(factor: str) -> None:
+    """min cᵀx over x ≥ 0 whose first half sums to `total`: all of it on the cheapest entry, the second half 0."""
+    total, c, x, half = oc.Input(name="total"), oc.Input(N, name="c"), cp.Variable(N, name="x"), N // 2
+    problem = cp.Problem(cp.Minimize(c @ x), [cp.sum(x[:half]) == total, x >= 0])
+    splitting = oc.DouglasRachford(factor=factor)
+    layer = oc.compile(problem, inputs=[total, c], splitting=splitting, tolerance=1e-7).double()
+    assert isinstance(layer.plan.splitting, ThinDouglasRachford if factor == "woodbury" else DouglasRachford)
+    costs = torch.rand(4, N, generator=torch.Generator().manual_seed(5), dtype=F64) + 0.1
+    costs[2, half + 3] = -1.0
+    totals = torch.tensor([1.0, -1.0, 1.0, 2.0], dtype=F64).requires_grad_()
+    solution = layer.solve(totals, costs.requires_grad_())
+    good, empty, open_ = Status.CONVERGED, Status.PRIMAL_INFEASIBLE, Status.DUAL_INFEASIBLE
+    assert list(solution.status) == [good, empty, open_, good]
+    expected = torch.zeros(4, N, dtype=F64)
+    for i in (0, 3):
+        expected[i, int(costs[i, :half].argmin())] = totals[i].detach()
+        torch.testing.assert_close(solution.values[0][i], expected[i], atol=1e-5, rtol=0)
+        alone = layer.solve(totals[i], costs[i])
+        torch.testing.assert_close(alone.values[0], solution.values[0][i], atol=1e-6, rtol=0)
+    (grad,) = torch.autograd.grad((solution.values[0] * costs).sum(), totals)
+    least = costs.detach()[:, :half].amin(dim=1)
+    least[1:3] = 0.0  # samples without a solution have no gradient
+    torch.testing.assert_close(grad, least, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "newton", "slack"), [(F64, True, 1e-7), (F64, False, 1e-7), (torch.float32, True, 1e-3)]
+)
+def test_an_unknown_that_only_dense_rows_hold_is_no_trouble(dtype: torch.dtype, newton: bool, slack: float) -> None:
+    """An intercept: min ½‖w‖² + 0.3‖y − Aw − b‖₁ interpolates, w = Aᵀν, Aw + b = y, 1ᵀν = 0, while |ν| < 0.3.
+
+    Its entry of Δ was σ alone: float32 diverged.
+    """
+    a, r = torch.randn(20, N, generator=torch.Generator().manual_seed(0), dtype=F64), 20
+    y = torch.randn(3, r, generator=torch.Generator().manual_seed(1), dtype=F64)
+    w, b, labels = cp.Variable(N, name="w"), cp.Variable(name="b"), oc.Input(r, name="y")
+    cost = 0.5 * cp.sum_squares(w) + 0.3 * cp.norm1(labels - a.numpy() @ w - b)
+    splitting = oc.DouglasRachford(factor="woodbury", newton=newton)
+    layer = oc.compile(cp.Problem(cp.Minimize(cost)), splitting=splitting, max_steps=300).to(dtype)
+    data = y.to(dtype, copy=True).requires_grad_()
+    solution = layer.solve(data, tolerance=1e-9 if dtype is F64 else None)
+    assert solution.status.all_converged
+    kkt = torch.ones(r + 1, r + 1, dtype=F64)
+    kkt[:r, :r], kkt[r, r] = a @ a.T, 0.0
+    inverse = torch.linalg.inv(kkt)
+    found = y @ inverse[:r]  # (ν, b), the matrix being symmetric
+    assert float(found[:, :r].abs().max()) < 0.3
+    torch.testing.assert_close(solution.values[0].double(), found[:, :r] @ a, atol=slack, rtol=0)
+    torch.testing.assert_close(solution.values[1].double(), found[:, r], atol=slack, rtol=0)
+    (grad,) = torch.autograd.grad(solution.values[1].sum(), data)
+    torch.testing.assert_close(grad.double(), inverse[r, :r].expand(3, -1), atol=slack, rtol=0)
 
 
 def test_woodbury_is_the_inverse() -> None:
