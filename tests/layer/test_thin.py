@@ -198,11 +198,13 @@ def test_newton_steps_products_and_sizes_are_those_of_the_matrices(name: str) ->
 
 
 def test_newton_steps_finish_large_batches_too() -> None:
-    """Douglas–Rachford alone stalls at 1e-6: the curvature of the entropy varies by 1e8 between entries."""
+    """Douglas–Rachford alone stalls at 1e-6: the curvature of the entropy varies by 1e8 between entries.
+
+    The bound keeps the marginals from being one set, which would leave nothing to split."""
     n, batch = 16, 128
     cost, x = oc.Input((n, n), name="C"), cp.Variable((n, n), name="X")
     goal = cp.sum(cp.multiply(cost, x)) - 0.1 * cp.sum(cp.entr(x))
-    problem = cp.Problem(cp.Minimize(goal), [cp.sum(x, axis=1) == 1 / n, cp.sum(x, axis=0) == 1 / n])
+    problem = cp.Problem(cp.Minimize(goal), [cp.sum(x, axis=1) == 1 / n, cp.sum(x, axis=0) == 1 / n, x <= 1])
     layer = oc.compile(problem, tolerance=1e-8, splitting="douglas-rachford").double()
     assert isinstance(layer.plan.splitting, ThinDouglasRachford)
     solution = layer.solve(torch.rand(batch, n, n, generator=torch.Generator().manual_seed(0), dtype=F64))
