@@ -16,18 +16,18 @@ from opteq_cvx.ir.program import Program
 from opteq_cvx.maps.evaluate import Environment
 from opteq_cvx.plan_latex import formulas
 from opteq_cvx.plan_text import (
-    WHEN,
     closed_form_lines,
+    constrained_lines,
+    cyclic_lines,
     davis_yin_lines,
     douglas_rachford_lines,
     entropic_lines,
     forward_backward_lines,
+    inclusion_lines,
     matrix_free_lines,
     primal_dual_lines,
     prox_lines,
-    si,
     unknowns,
-    weight,
 )
 from opteq_cvx.selection import EPSILON, RIDGE, Path, SecondStage, SelectionMethod
 from opteq_cvx.splitting import asked
@@ -41,14 +41,13 @@ from opteq_cvx.splitting.douglas_rachford import DouglasRachford
 from opteq_cvx.splitting.entropic_form import entropic_form
 from opteq_cvx.splitting.forward_backward import ForwardBackward
 from opteq_cvx.splitting.graph_form import GraphForm
-from opteq_cvx.splitting.graph_inclusion import GraphInclusion
 from opteq_cvx.splitting.matrix_free import FactoredForwardBackward, matrix_free
 from opteq_cvx.splitting.multipliers import Multipliers
 from opteq_cvx.splitting.primal_dual import PrimalDual
 from opteq_cvx.splitting.quadratic import QuadraticPart, refuse_indefinite
 from opteq_cvx.splitting.saddle_form import SaddleForm
 from opteq_cvx.splitting.selected import Selected
-from opteq_cvx.splitting.structure import Structure, structure
+from opteq_cvx.splitting.structure import structure
 from opteq_cvx.splitting.thin_douglas_rachford import ThinDouglasRachford
 from opteq_cvx.splitting.thin_form import ThinForm
 from opteq_cvx.splitting.two_groups import TwoGroups
@@ -257,15 +256,15 @@ def _tied(program: Program, trace: Trace | None, *, certify: bool, splitting: As
     parts = structure(base)
     if isinstance(parts, str):
         general = constrained(found, base, certify=certify)
-        lines = (*words, *_constrained_lines(general, parts))
+        lines = (*words, *constrained_lines(general, parts))
         return Plan(base, general, "Douglas–Rachford", lines, program, back, Stage.INPUT, found, has_objective=False)
     sweep = cyclic(found, base, parts)
     stage = found.matrix.stage
     if isinstance(sweep, Cyclic):
-        lines = (*words, *_cyclic_lines(sweep))
+        lines = (*words, *cyclic_lines(sweep))
         return Plan(base, sweep, "Gauss–Seidel", lines, program, back, stage, found, has_objective=False)
     halves = monotone(found, parts, certify=certify)
-    lines = (*words, *_inclusion_lines(parts, sweep, stage))
+    lines = (*words, *inclusion_lines(parts, sweep, stage))
     return Plan(base, halves, "Peaceman–Rachford", lines, program, back, stage, found, has_objective=False)
 
 
@@ -300,45 +299,6 @@ def _untilted(program: Program, trace: Trace | None, reason: str, *, certify: bo
     splitting = Untilted(parts, tuple(p.name for p in free), values)
     back = Multipliers.of(base, base)
     return Plan(base, splitting, "uncertified fixed point", lines, program, back, has_objective=False)
-
-
-def _cyclic_lines(sweep: Cyclic) -> tuple[tuple[str, str], ...]:
-    flops = sum(2 * c.shape[0] * c.shape[1] for u in sweep.units for _, c in u.sources)
-    return (
-        unknowns(sweep.parts),
-        ("update", "u_k ← prox((Σ_j C_kj u_j − q_k)/p_k), program after program, each with the newest u_j"),
-        *prox_lines(sweep.parts),
-        ("converges", f"contraction by construction: ‖u − u*‖ ≤ {1 / sweep.modulus:.3g} ‖u − T(u)‖; unique solution"),
-        ("iteration", f"{sum(len(u.sources) for u in sweep.units)} matrix products: {si(flops)}flop a sample"),
-    )
-
-
-def _constrained_lines(general: GraphInclusion, refused: str) -> tuple[tuple[str, str], ...]:
-    form = general.form
-    n, m = form.layout.n, form.m
-    proxes = [("prox", f"{b.f.name}{weight(b)} on {b.index.size} rows of Kx + b: {b.origin}") for b in form.blocks]
-    return (
-        ("unknowns", f"{', '.join(form.layout.names)}: {n} entries; {m} rows"),
-        ("update", "w = prox(v), x̃ = (F + σ + KᵀRK)⁻¹(σx − q + KᵀR(2w − v − b)), v ← v + 1.6(Kx̃ + b − w)"),
-        *proxes,
-        ("converges", "averaged map: converges for every R whenever an equilibrium with multipliers exists"),
-        ("iteration", f"2 products with K ({m}×{n}), 1 with the inverse: {si(2 * n * n + 4 * m * n)}flop a sample"),
-        ("not used", f"Peaceman–Rachford: {refused}"),
-    )
-
-
-def _inclusion_lines(parts: Structure, refused: str, stage: Stage) -> tuple[tuple[str, str], ...]:
-    n = parts.layout.n
-    return (
-        unknowns(parts),
-        ("update", "u ← u + G(prox(u − α(Fu + q)) − u)"),
-        ("G", "2(I + αF)⁻¹ where m > 0 (Peaceman–Rachford), I where plain steps are cheaper, else (I + αF)⁻¹"),
-        *prox_lines(parts),
-        ("converges", "contraction where m > 0, averaged where m = 0; its factor is computed with F"),
-        ("F", WHEN[stage]),
-        ("iteration", f"2 products with {n}×{n} matrices: {si(4 * n * n)}flop a sample"),
-        ("not used", f"Gauss–Seidel: {refused}"),
-    )
 
 
 def _selected(first: Plan, both: Plan, select: SecondStage) -> Plan:

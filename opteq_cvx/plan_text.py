@@ -7,10 +7,12 @@ from opteq_cvx.ir.param import Stage
 from opteq_cvx.ir.program import Term
 from opteq_cvx.splitting import asked
 from opteq_cvx.splitting.blocks import Block
+from opteq_cvx.splitting.cyclic import Cyclic
 from opteq_cvx.splitting.davis_yin import DavisYin
 from opteq_cvx.splitting.entropic_form import EntropicForm
 from opteq_cvx.splitting.forward_backward import ForwardBackward
 from opteq_cvx.splitting.graph_form import GraphForm
+from opteq_cvx.splitting.graph_inclusion import GraphInclusion
 from opteq_cvx.splitting.matrix_free import FactoredForwardBackward
 from opteq_cvx.splitting.pieces import Piece
 from opteq_cvx.splitting.primal_dual import PrimalDual
@@ -268,3 +270,42 @@ def si(number: float) -> str:
             return f"{number:.3g} {unit}"
         number /= 1000
     return f"{number:.3g} T"
+
+
+def cyclic_lines(sweep: Cyclic) -> tuple[tuple[str, str], ...]:
+    flops = sum(2 * c.shape[0] * c.shape[1] for u in sweep.units for _, c in u.sources)
+    return (
+        unknowns(sweep.parts),
+        ("update", "u_k ← prox((Σ_j C_kj u_j − q_k)/p_k), program after program, each with the newest u_j"),
+        *prox_lines(sweep.parts),
+        ("converges", f"contraction by construction: ‖u − u*‖ ≤ {1 / sweep.modulus:.3g} ‖u − T(u)‖; unique solution"),
+        ("iteration", f"{sum(len(u.sources) for u in sweep.units)} matrix products: {si(flops)}flop a sample"),
+    )
+
+
+def constrained_lines(general: GraphInclusion, refused: str) -> tuple[tuple[str, str], ...]:
+    form = general.form
+    n, m = form.layout.n, form.m
+    proxes = [("prox", f"{b.f.name}{weight(b)} on {b.index.size} rows of Kx + b: {b.origin}") for b in form.blocks]
+    return (
+        ("unknowns", f"{', '.join(form.layout.names)}: {n} entries; {m} rows"),
+        ("update", "w = prox(v), x̃ = (F + σ + KᵀRK)⁻¹(σx − q + KᵀR(2w − v − b)), v ← v + 1.6(Kx̃ + b − w)"),
+        *proxes,
+        ("converges", "averaged map: converges for every R whenever an equilibrium with multipliers exists"),
+        ("iteration", f"2 products with K ({m}×{n}), 1 with the inverse: {si(2 * n * n + 4 * m * n)}flop a sample"),
+        ("not used", f"Peaceman–Rachford: {refused}"),
+    )
+
+
+def inclusion_lines(parts: Structure, refused: str, stage: Stage) -> tuple[tuple[str, str], ...]:
+    n = parts.layout.n
+    return (
+        unknowns(parts),
+        ("update", "u ← u + G(prox(u − α(Fu + q)) − u)"),
+        ("G", "2(I + αF)⁻¹ where m > 0 (Peaceman–Rachford), I where plain steps are cheaper, else (I + αF)⁻¹"),
+        *prox_lines(parts),
+        ("converges", "contraction where m > 0, averaged where m = 0; its factor is computed with F"),
+        ("F", WHEN[stage]),
+        ("iteration", f"2 products with {n}×{n} matrices: {si(4 * n * n)}flop a sample"),
+        ("not used", f"Gauss–Seidel: {refused}"),
+    )

@@ -17,7 +17,8 @@ def orthogonal(
 
     A kernel (out, in, *taps) has such a matrix at its middle tap and zeros elsewhere, so that the convolution of stride
     1 has the same singular values. Where signals pass many bounded weights in turn (deep OptEq), random entries would
-    shrink them at every one: of three layers, after four epochs on 10,000 digits of MNIST, 94.5 % instead of 90.8 %.
+    shrink them at every one: of three layers, after four epochs on 10,000 digits of MNIST, 94.5 % (with biases of 0)
+    instead of 90.8 %.
 
     Args:
         gain: > 0; below the `norm` of the weight, which is a bound on it.

@@ -65,17 +65,18 @@ def read_jpeg(path: Path, split: str) -> Images:
             data, ends, labels = (archive[f"{part}_{split}"] for part in ("jpeg", "offset", "label"))
     except (BadZipFile, ValueError, OSError, KeyError) as error:
         raise _damaged(path, f"it cannot be read ({error})") from error
-    if data.dtype != np.uint8 or len(ends) != len(labels) + 1 or (np.diff(ends) < 0).any() or ends[-1] > data.size:
+    sound = data.dtype == np.uint8 and data.ndim == ends.ndim == labels.ndim == 1 and ends.dtype.kind in "iu"
+    if not sound or len(ends) != len(labels) + 1 or (np.diff(ends) < 0).any() or ends[0] < 0 or ends[-1] > data.size:
         raise _damaged(path, "offsets that do not fit its images")
     images = np.empty((len(labels), 3, SIDE, SIDE), np.uint8)
     for i, (start, stop) in enumerate(pairwise(ends)):
         try:
-            image = np.asarray(pillow.open(io.BytesIO(data[start:stop].tobytes()), formats=("JPEG",)).convert("RGB"))
-        except (OSError, SyntaxError) as error:
+            image = pillow.open(io.BytesIO(data[start:stop].tobytes()), formats=("JPEG",))
+            if image.size != (SIDE, SIDE):  # before anything is allocated for it
+                raise _damaged(path, f"image {i} of '{split}' is {image.size[1]} × {image.size[0]}")
+            images[i] = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+        except (OSError, SyntaxError, pillow.DecompressionBombError) as error:
             raise _damaged(path, f"image {i} of '{split}' cannot be decoded ({error})") from error
-        if image.shape != (SIDE, SIDE, 3):
-            raise _damaged(path, f"image {i} of '{split}' is {image.shape[0]} × {image.shape[1]}")
-        images[i] = image.transpose(2, 0, 1)
     return images, _labels(path, labels)
 
 

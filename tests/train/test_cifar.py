@@ -84,6 +84,8 @@ def test_a_subset_has_the_first_of_each_class(tmp_path: Path) -> None:
         ({"offset_train": np.array([0, 5])}, "offsets"),
         ({"offset_train": np.arange(7)}, "image 0 of 'train' cannot be decoded"),
         ({"offset_train": np.arange(7) * 10**9}, "offsets"),
+        ({"offset_train": np.arange(7) - 3}, "offsets"),
+        ({"offset_train": np.linspace(0, 9, 7)}, "offsets"),
         ({"label_train": np.full(6, 11, np.uint8)}, "labels from 11 to 11"),
         ({"jpeg_train": np.array([object()])}, "cannot be read"),
     ],
@@ -91,6 +93,15 @@ def test_a_subset_has_the_first_of_each_class(tmp_path: Path) -> None:
 def test_damaged_jpeg_files_are_refused(tmp_path: Path, changes: dict[str, np.ndarray], words: str) -> None:
     write_jpeg(tmp_path, **changes)
     with pytest.raises(FileError, match=words):
+        load_data("cifar10", tmp_path)
+
+
+def test_images_of_another_size_are_refused(tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    Image.new("RGB", (64, 16)).save(stream, "JPEG")
+    data = np.frombuffer(stream.getvalue(), np.uint8)
+    write_jpeg(tmp_path, jpeg_train=data, offset_train=np.array([0, data.size]), label_train=np.zeros(1, np.uint8))
+    with pytest.raises(FileError, match="16 × 64"):
         load_data("cifar10", tmp_path)
 
 
