@@ -32,6 +32,16 @@ def box_qp(file: ProblemFile, axes: Any) -> None:
 
 
 @draws
+def conv_deep(file: ProblemFile, axes: Any) -> None:
+    layer = build(file, inputs=1, pixels=17, channels=2)
+    image = np.zeros((1, 17, 17))
+    image[0, 4:13, 4:13], image[0, 6:11, 6:11] = 1.0, 0.0
+    u, v = outputs(layer, image)
+    shown = {"image": image[0]} | {f"{name}[{k}]": m for name, z in (("u", u), ("v", v)) for k, m in enumerate(z)}
+    tables(axes, shown, rows="pixel rows", columns="columns", signed=False)
+
+
+@draws
 def conv_opteq(file: ProblemFile, axes: Any) -> None:
     layer = build(file, inputs=1, pixels=17, channels=3)
     image = np.zeros((1, 17, 17))
@@ -39,6 +49,19 @@ def conv_opteq(file: ProblemFile, axes: Any) -> None:
     (u,) = outputs(layer, image)
     shown = {"image": image[0]} | {f"u[{k}]": m for k, m in enumerate(u)}
     tables(axes, shown, rows="pixel rows", columns="columns", signed=False)
+
+
+@draws
+def conv_sparse(file: ProblemFile, axes: Any) -> None:
+    corner, bar = np.zeros((2, 5, 5))
+    corner[:, 0], corner[4, :], bar[2, :] = 1.0, 1.0, 1.0
+    layer = build(file, {"D": np.stack([corner, bar])[:, None] / 9, "lam": 0.15}, inputs=1, pixels=15, channels=2)
+    image = np.zeros((1, 15, 15))
+    image[0, 1:6, 2:7] += corner
+    image[0, 8:13, 8:13] += corner
+    image[0, 9:14, 1:6] += bar
+    (u,) = outputs(layer, image)
+    tables(axes, {"image": image[0], "corners": u[0], "bars": u[1]}, rows="pixel rows", columns="columns", signed=False)
 
 
 @draws

@@ -77,10 +77,15 @@ def flatten(leaves: Sequence[Leaf], args: Sequence[object], named: Mapping[str, 
     return _rows(leaves, _match(leaves, args, named))
 
 
+def _joint(shapes: set[tuple[int, ...]]) -> tuple[int, ...]:
+    """The batch axes of all: torch's own rule takes a second at its first call, since it imports SymPy."""
+    return tuple(torch.broadcast_shapes(*shapes)) if len(shapes) > 1 else next(iter(shapes), ())
+
+
 def _rows(leaves: Sequence[Leaf], tensors: Mapping[str, Tensor]) -> Rows:
     shapes = {leaf.name: _batch_shape(leaf, tensors[leaf.name]) for leaf in leaves}
     try:
-        batch = tuple(torch.broadcast_shapes(*shapes.values())) if shapes else ()
+        batch = _joint(set(shapes.values()) - {()})
     except RuntimeError as error:
         found = ", ".join(f"{k}: {tuple(s)}" for k, s in shapes.items())
         raise InputError(

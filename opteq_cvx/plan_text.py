@@ -148,6 +148,8 @@ def _piece_text(piece: Piece) -> str:
         return f"{sign} {number}I"
     middle = "" if piece.weight is None else "diag(w) "
     image = printer.linear_map(piece.k, "u")
+    if piece.other is not None:
+        return f"{sign} {number}(KᵀL + LᵀK) [Ku = {image}, Lu = {printer.linear_map(piece.other, 'u')}]"
     return f"{sign} {number}Kᵀ{middle}K [Ku = {image}]"
 
 

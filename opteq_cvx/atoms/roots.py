@@ -103,8 +103,7 @@ class Entrywise(Implicit):
     def __call__(self, *inputs: Tensor) -> Tensor:
         if underived(*inputs):
             return self.solve(*inputs)
-        shape = torch.broadcast_shapes(*(i.shape for i in inputs))
-        return Implicit.__call__(self, *(i.expand(shape) for i in inputs))
+        return Implicit.__call__(self, *torch.broadcast_tensors(*inputs))
 
 
 @dataclass(frozen=True, slots=True)

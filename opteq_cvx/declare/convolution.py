@@ -5,6 +5,7 @@ matrix of parameters, for quadratic forms: the network never forms it.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import cvxpy as cp
@@ -18,7 +19,7 @@ from typing_extensions import override
 
 from opteq_cvx.errors import InputError, message
 from opteq_cvx.ir import meaning
-from opteq_cvx.ir.frozen import Array, Shape, size
+from opteq_cvx.ir.frozen import Array, IntArray, Shape, size
 from opteq_cvx.ir.linmap import Adjoint, Conv2d, LinearMap
 from opteq_cvx.ir.param import Leaf, ParamExpr, Stage, const
 
@@ -328,26 +329,41 @@ def _dense(value: Any) -> Array:
 
 
 def _matrix(linear: LinearMap) -> sp.csr_array:
-    """The sparse matrix on C-ordered vectors: the taps one by one, each a partial selection of pixels."""
+    """The sparse matrix on C-ordered vectors; its pattern is worked out once for all kernels of a shape."""
     if isinstance(linear, Adjoint):
         return sp.csr_array(_matrix(linear.of).T)
     assert isinstance(linear, Conv2d)
-    kernel = meaning.constant_value(linear.kernel)
-    (c, h, w), (o, rows, columns), g = linear.shape_in, linear.shape_out, linear.groups
-    total = sp.csr_array((o * rows * columns, c * h * w))
-    for a, b in np.ndindex(*kernel.shape[2:]):
-        down = _shift(rows, h, linear.stride[0], a - linear.padding[0])
-        across = _shift(columns, w, linear.stride[1], b - linear.padding[1])
-        blocks = [f[:, :, a, b] for f in kernel.reshape(g, o // g, *kernel.shape[1:])]
-        total = total + sp.csr_array(sp.kron(sp.block_diag(blocks), sp.kron(down, across)))
-    return sp.csr_array(total)
+    kernel = np.ascontiguousarray(meaning.constant_value(linear.kernel))
+    starts, columns, entries = _pattern(linear.shape_in, kernel.shape, linear.stride, linear.padding, linear.groups)
+    shape = (size(linear.shape_out), size(linear.shape_in))
+    return sp.csr_array((kernel.reshape(-1)[entries], columns, starts), shape=shape)
 
 
-def _shift(outputs: int, inputs: int, stride: int, offset: int) -> sp.csr_array:
-    """Row i has a one at stride·i + offset, where that lies inside."""
-    at = stride * np.arange(outputs) + offset
-    inside = (at >= 0) & (at < inputs)
-    return sp.csr_array((np.ones(int(inside.sum())), (np.flatnonzero(inside), at[inside])), shape=(outputs, inputs))
+@lru_cache(maxsize=32)
+def _pattern(
+    image: Shape, kernel: Shape, stride: tuple[int, int], padding: tuple[int, int], groups: int
+) -> tuple[IntArray, IntArray, IntArray]:
+    """Row starts, columns, and which entry of the flat kernel stands there."""
+    (_, h, w), (o, each, rows, columns) = image, kernel
+    down, across = (_reads(n, k, s, p) for n, k, s, p in zip((h, w), (rows, columns), stride, padding, strict=True))
+    channel = np.arange(o)[:, None] // (o // groups) * each + np.arange(each)
+    shape = (o, len(down), len(across), each, rows, columns)
+    y, x = down[None, :, None, None, :, None], across[None, None, :, None, None, :]
+    place = (channel[:, None, None, :, None, None] * h + y) * w + x
+    entry = np.arange(o * each * rows * columns).reshape(o, 1, 1, each, rows, columns)
+    inside = np.broadcast_to((y >= 0) & (y < h) & (x >= 0) & (x < w), shape)
+    counts = inside.reshape(o * len(down) * len(across), -1).sum(axis=1)
+    return (
+        np.concatenate([[0], np.cumsum(counts)]),
+        np.broadcast_to(place, shape)[inside],
+        np.broadcast_to(entry, shape)[inside],
+    )
+
+
+def _reads(n: int, taps: int, stride: int, padding: int) -> IntArray:
+    """(outputs, taps): the place that each tap of each output reads, outside of 0 … n − 1 in the padding."""
+    outputs = (n + 2 * padding - taps) // stride + 1
+    return stride * np.arange(outputs)[:, None] + np.arange(taps) - padding
 
 
 def _column_major(shape: Shape) -> Any:

@@ -1,5 +1,7 @@
 """A quadratic kept as a sum of factored pieces, P = Σ_i f_i K_iᵀ diag(w_i) K_i: products with P without P.
 
+A piece may also be mixed, f (KᵀL + LᵀK); `merged` makes such pieces where factors share what they compute.
+
 The K_i are structured linear maps (convolutions, thin matrices, differences), so that a product costs what its
 factors cost and the memory is that of the variables. Bounds on the spectrum come from bounds on ‖K_i‖.
 """
@@ -43,11 +45,16 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Piece(Frozen):
-    """f·Kᵀ diag(w) K, f a number, w (an expression that broadcasts over K's outputs) or None for ones."""
+    """f·Kᵀ diag(w) K, f a number, w (an expression that broadcasts over K's outputs) or None for ones.
+
+    With `other` L it is f (KᵀL + LᵀK), without a weight; `apart` says that K and L read disjoint entries of z.
+    """
 
     k: LinearMap
     factor: float
     weight: ParamExpr | None = None
+    other: LinearMap | None = None
+    apart: bool = False
 
     @property
     def plain(self) -> bool:
@@ -64,6 +71,9 @@ class Piece(Frozen):
         top = map_norm(self.k)
         if top is None:
             return None
+        if self.other is not None:
+            right = map_norm(self.other)
+            return None if right is None else (-self._mixed * top * right, self._mixed * top * right)
         low = high = 1.0
         if isinstance(self.weight, Const):
             low, high = float(self.weight.dense().min(initial=np.inf)), float(self.weight.dense().max(initial=-np.inf))
@@ -73,7 +83,11 @@ class Piece(Frozen):
 
     def bounds(self, lookup: Lookup, like: Tensor) -> tuple[Tensor, Tensor]:
         """(lower, upper) (1|B,) of its spectrum at the present values."""
-        square = norm_bound(self.k, lookup, like=like).square()
+        norm = norm_bound(self.k, lookup, like=like)
+        if self.other is not None:
+            reach = self._mixed * norm * norm_bound(self.other, lookup, like=like)
+            return -reach, reach
+        square = norm.square()
         low = high = torch.full_like(square[:1], self.factor)
         if self.weight is not None:
             w = lookup(self.weight)
@@ -84,13 +98,23 @@ class Piece(Frozen):
         return (low * square).clamp_max(0.0), (high * square).clamp_min(0.0)
 
     @property
+    def _mixed(self) -> float:
+        """f or 2f: the spectrum of KᵀL + LᵀK lies within ±2‖K‖‖L‖, and within half of that where it is [0 X; Xᵀ 0]."""
+        return abs(self.factor) * (1.0 if self.apart else 2.0)
+
+    @property
     def flops(self) -> int:
         """Of one product."""
-        return 2 * cost(self.k) + size(self.k.shape_out)
+        mixed = 0 if self.other is None else 2 * cost(self.other) + size(self.k.shape_in)
+        return 2 * cost(self.k) + size(self.k.shape_out) + mixed
 
 
 def _simplest(piece: Piece) -> Piece:
-    """The identity in place of a rearrangement R that no weight follows: RᵀR = I."""
+    """A weight that is one number as a factor; the identity in place of a rearrangement R, since RᵀR = I."""
+    if isinstance(piece.weight, Const) and size(piece.weight.shape) and not piece.weight.sparse:
+        w = piece.weight.dense()
+        if (w == w.flat[0]).all():
+            piece = Piece(piece.k, piece.factor * float(w.flat[0]))
     if piece.weight is None and _rearranges(piece.k):
         return Piece(Identity(piece.k.shape_in), piece.factor)
     return piece
@@ -115,10 +139,11 @@ def _scaled(a: float, b: float, square: float, *, isometry: bool) -> Range:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Factored(Frozen):
-    """P on the flat vector of a layout."""
+    """P on the flat vector of a layout; `convex` says that P ⪰ 0 is known from where the pieces come from."""
 
     n: int
     pieces: tuple[Piece, ...]
+    convex: bool = False
 
     @property
     def exprs(self) -> tuple[ParamExpr, ...]:
@@ -126,6 +151,7 @@ class Factored(Frozen):
         found: dict[int, ParamExpr] = {}
         for piece in self.pieces:
             inside = (*coefficients(piece.k), *(() if piece.weight is None else (piece.weight,)))
+            inside += () if piece.other is None else coefficients(piece.other)
             found |= {id(e): e for e in inside if not (isinstance(e, Const) and e.sparse)}
         return tuple(found.values())
 
@@ -144,13 +170,17 @@ class Factored(Frozen):
         """(lower, upper) of P's spectrum by construction."""
         found = [p.known() for p in self.pieces]
         sure = [r for r in found if r is not None]
-        return (sum(r[0] for r in sure), sum(r[1] for r in sure)) if len(sure) == len(found) else None
+        if len(sure) < len(found):
+            return None
+        low, high = (sum(r[side] for r in sure) for side in (0, 1))
+        return (max(low, 0.0) if self.convex else low), high
 
     @property
     def certified(self) -> bool:
         """Whether P ⪰ 0 by construction."""
         known = self.known
-        return all(p.factor >= 0 and p.weight is None for p in self.pieces) or (known is not None and known[0] >= 0)
+        squares = all(p.factor >= 0 and p.weight is None and p.other is None for p in self.pieces)
+        return self.convex or squares or (known is not None and known[0] >= 0)
 
     @property
     def flops(self) -> int:
@@ -160,7 +190,7 @@ class Factored(Frozen):
     @property
     def convolves(self) -> bool:
         """Whether a convolution is among the factors."""
-        return any(_has_conv(p.k) for p in self.pieces)
+        return any(_has_conv(p.k) or (p.other is not None and _has_conv(p.other)) for p in self.pieces)
 
     def bind(self, values: Sequence[Tensor]) -> "Bound":
         """P at the values of `exprs`."""
@@ -173,8 +203,29 @@ class Factored(Frozen):
         for piece in self.pieces:
             if not piece.plain:
                 weight = None if piece.weight is None else lookup(piece.weight)
-                parts.append((bind(piece.k, lookup), piece.factor, weight))
+                other = None if piece.other is None else bind(piece.other, lookup)
+                parts.append(Part(bind(piece.k, lookup), piece.factor, weight, other))
         return Bound(self, tuple(parts), lookup)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """A `Piece` with values."""
+
+    k: Operator
+    factor: float
+    weight: Tensor | None
+    other: Operator | None
+
+    def images(self, z: Tensor) -> list[Tensor]:
+        """Kᵀ diag(w) K z (B, n), or KᵀL z and LᵀK z: to be added, times the factor."""
+        image = self.k.apply(z)
+        if self.other is not None:
+            return [self.k.adjoint(self.other.apply(z)), self.other.adjoint(image)]
+        if self.weight is not None:
+            w = self.weight
+            image = image * w.reshape(w.shape[0], *(1,) * (image.ndim - w.ndim), *w.shape[1:])
+        return [self.k.adjoint(image)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -182,18 +233,12 @@ class Bound:
     """A `Factored` with values."""
 
     of: Factored
-    parts: tuple[tuple[Operator, float, Tensor | None], ...]
+    parts: tuple[Part, ...]
     lookup: Lookup
 
     def rest(self, z: Tensor) -> list[tuple[float, Tensor]]:
         """(f_i, K_iᵀ diag(w_i) K_i z (B, n)) of the pieces that are not plain."""
-        out = []
-        for k, factor, weight in self.parts:
-            image = k.apply(z)
-            if weight is not None:
-                image = image * weight.reshape(weight.shape[0], *(1,) * (image.ndim - weight.ndim), *weight.shape[1:])
-            out.append((factor, k.adjoint(image)))
-        return out
+        return [(part.factor, image) for part in self.parts for image in part.images(z)]
 
     def multiply(self, z: Tensor) -> Tensor:
         """P z, (B, n) → (B, n)."""
@@ -296,7 +341,7 @@ def pieces_of(p: ParamExpr) -> list[Piece] | None:
     match p:
         case Const():
             d = _diagonal(p)
-            return None if d is None else [_of_diagonal(d, n)]
+            return None if d is None else [of_diagonal(d, n)]
         case Apply(op="add", args=args):
             found = [pieces_of(a) for a in args if a.shape == p.shape]
             known = [f for f in found if f is not None]
@@ -341,7 +386,8 @@ def _diagonal(p: Const) -> Array | None:
     return d if p.shape[0] == p.shape[1] and count == int(np.count_nonzero(d)) else None
 
 
-def _of_diagonal(d: Array, n: int) -> Piece:
+def of_diagonal(d: Array, n: int) -> Piece:
+    """diag(d) as a piece."""
     if d.size and (d == d[0]).all():
         return Piece(Identity((n,)), float(d[0]))
     return Piece(Identity((n,)), 1.0, const(d))

@@ -32,6 +32,7 @@ from opteq_cvx.maps.operator import bind
 from opteq_cvx.maps.operator import dense as dense_map
 from opteq_cvx.splitting.by_construction import norm_bound, spectral_bounds
 from opteq_cvx.splitting.flat import join
+from opteq_cvx.splitting.merged import merged
 from opteq_cvx.splitting.pieces import Factored, factored, product
 
 HALF = 0.5  # the weight of ½uᵀPu
@@ -76,8 +77,9 @@ class QuadraticPart(Frozen):
         return all(t.atom == "square" or _by_construction(t.data["P"]) for t in self.quadratic)
 
     def factored(self) -> Factored | None:
-        """P as a sum of factored pieces, where the terms show factors."""
-        return factored(self.layout, self.quadratic, constant_scalar)
+        """P as a sum of factored pieces, where the terms show factors; shared ones added up."""
+        found = factored(self.layout, self.quadratic, constant_scalar)
+        return None if found is None else merged(found)
 
     def whole(self, term: Term) -> bool:
         """Whether a term's argument is the whole of u itself (one variable, identity map; or all, stacked in order)."""

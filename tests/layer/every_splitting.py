@@ -20,7 +20,7 @@ from opteq_cvx.splitting.inclusion import MonotoneInclusion
 from opteq_cvx.splitting.matrix_free import FactoredForwardBackward
 from opteq_cvx.splitting.primal_dual import PrimalDual
 from opteq_cvx.splitting.thin_douglas_rachford import ThinDouglasRachford
-from problems import conv_opteq
+from problems import conv_deep, conv_opteq
 from tests.ties.units import unit
 
 
@@ -79,6 +79,13 @@ def convolutions(**options: object) -> oc.EquilibriumLayer:
     """The convolutional OptEq layer, no matrix formed."""
     torch.manual_seed(0)
     problem, inputs, outputs = conv_opteq.declare(pixels=4, channels=2)
+    return oc.compile(problem, inputs=inputs, outputs=outputs, **options)
+
+
+def two_convolutions(**options: object) -> oc.EquilibriumLayer:
+    """Two convolutional layers in a cycle: KᵀL + LᵀK is all that is left of their factors."""
+    torch.manual_seed(0)
+    problem, inputs, outputs = conv_deep.declare(pixels=5, channels=2)
     return oc.compile(problem, inputs=inputs, outputs=outputs, **options)
 
 
@@ -181,6 +188,7 @@ PROGRAMS = (
     Program("closed form", ClosedForm, projection, ((5,),)),
     Program("forward-backward", ForwardBackward, opteq, ((4,),)),
     Program("matrix-free forward-backward", FactoredForwardBackward, convolutions, ((1, 4, 4),)),
+    Program("matrix-free, mixed factors", FactoredForwardBackward, two_convolutions, ((1, 5, 5),)),
     Program("matrix-free, curved prox", FactoredForwardBackward, smooth_convolutions, ((2, 3, 3),), curved=True),
     Program("Douglas-Rachford", DouglasRachford, inequalities, ((4,), (5,))),
     Program("Douglas-Rachford, cones", DouglasRachford, cones, ((4,),), curved=True),
