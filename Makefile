@@ -1,5 +1,5 @@
 # make demo: the claims of the README, checked on this machine.   make test: everything a change must pass.
-# make fuzz FUZZ_ARGS="--count 20000 --seed 0": random programs against an exact solver; prints a table.
+# make fuzz FUZZ_ARGS="--count 20000 --seed 0 --out F": random programs against an exact solver; goes on with F; a table.
 # make compat: the core of the tests with the oldest and the newest CVXPY that setup.cfg allows.
 # make docs: the documentation in docs/_build/html, from docstrings, pages and committed notebooks; a warning is an error.
 # make coverage: lines and branches that the tests run, in one process; fails under 95 %.
@@ -12,7 +12,7 @@ PYTHON ?= python3
 OUT ?= demo_out
 PYTEST_ARGS ?= --numprocesses=auto
 BENCH_ARGS ?=
-FUZZ_ARGS ?= --count 1000 --seed 0 --out fuzz.json
+FUZZ_ARGS ?= --count 1000 --seed 0 --out fuzz.jsonl
 MUTANT_ARGS ?= --count 80 --seed 0 --out mutants.json
 NAMES ?=
 CVXPY := "==1.9.0" "<1.10"

@@ -1,88 +1,84 @@
-"""`python -m tests.fuzz --count N --seed S`: classify N random programs, print the table, write JSON."""
+"""Random programs against an exact solver: run seeds, or go on with a run; print the table.
+
+`python -m tests.fuzz --count N --seed S --out F` appends one JSON line a program to F and skips seeds that have one.
+`--again wrong crashed` runs those seeds once more; the table counts the last record of each seed.
+"""
 
 import argparse
-import json
+import subprocess
 import sys
 import time
-from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from tests.fuzz.check import CLASSES, Outcome, examine
-from tests.fuzz.program import make
-from tests.fuzz.source import Source, shrink
-
-GRADIENTS = 6  # one program in so many is differentiated, too
+from tests.fuzz.driver import drive, pending, shard
+from tests.fuzz.records import BAD, CLASSES, Record, load
+from tests.fuzz.run import Run, smallest
+from tests.fuzz.table import table
 
 
-def run(seed: int, *, wild: bool = False, gradients: bool | None = None) -> Outcome:
-    """The outcome of a seed."""
-    wanted = seed % GRADIENTS == 0 if gradients is None else gradients
-    out = examine(Source(rng=np.random.default_rng(seed)), wild=wild, gradients=wanted)
-    out.seed = seed
-    return out
-
-
-def table(outcomes: Sequence[Outcome]) -> str:
-    """Counts by splitting and by atom."""
-    rows: dict[str, Counter[str]] = defaultdict(Counter)
-    for o in outcomes:
-        rows["all"][o.verdict] += 1
-        rows[f"splitting: {o.splitting}"][o.verdict] += 1
-        rows[f"kind: {o.kind or '-'}"][o.verdict] += 1
-        for atom in o.atoms:
-            rows[f"atom: {atom}"][o.verdict] += 1
-        if o.gradient:
-            rows[f"gradient: {o.gradient.split(':')[0]}"][o.verdict] += 1
-    width = max(map(len, rows))
-    lines = [" ".join([" " * width, *(f"{c:>13}" for c in CLASSES)])]
-    order = sorted(rows, key=lambda r: (r != "all", r))
-    return "\n".join([*lines, *(" ".join([r.ljust(width), *(f"{rows[r][c]:>13}" for c in CLASSES)]) for r in order)])
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Run, print, write; the exit status says whether something was wrong or crashed."""
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("--count", type=int, default=200)
+def arguments(given: Sequence[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.fuzz", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--count", type=int, default=200, help="of programs")
     parser.add_argument("--seed", type=int, default=0, help="of the first program")
     parser.add_argument("--wild", action="store_true", help="data scaled over 1e-6 … 1e6")
-    parser.add_argument("--out", type=Path, default=None, help="JSON file for the outcomes")
+    parser.add_argument(
+        "--out", type=Path, default=None, help="file of JSON lines, one a program; goes on if it exists"
+    )
+    parser.add_argument("--workers", type=int, default=1, help="processes, each with one thread")
+    parser.add_argument("--shard", default="1/1", help="i/n: every n-th seed from the i-th, to run parts elsewhere")
+    parser.add_argument("--again", nargs="*", choices=CLASSES, default=[], help="run seeds with these verdicts again")
+    parser.add_argument("--minutes", type=float, default=None, help="begin no program after so many")
+    parser.add_argument(
+        "--table", type=Path, nargs="+", default=None, help="print the table of these files, run nothing"
+    )
+    parser.add_argument("--markdown", action="store_true", help="the table in Markdown")
+    parser.add_argument("--show", type=int, default=None, help="print this seed's program and what became of it")
     parser.add_argument("--shrink", type=int, default=None, help="print the smallest program that fails like this seed")
-    options = parser.parse_args(arguments)
-    torch.set_num_threads(1)
+    return parser.parse_args(given)
+
+
+def main(given: Sequence[str]) -> int:
+    """Run, print, write; the exit status says whether something was refused, wrong or crashed."""
+    options = arguments(given)
+    if options.table is not None:
+        print(table([r for path in options.table for r in load(path)], markdown=options.markdown))
+        return 0
+    examine = Run(wild=options.wild, commit=commit())
     if options.shrink is not None:
         return smallest(options.shrink, wild=options.wild)
-    outcomes, begin = [], time.perf_counter()
-    for seed in range(options.seed, options.seed + options.count):
-        out = run(seed, wild=options.wild)
-        outcomes.append(out)
-        if out.verdict != "solved":
-            print(f"seed {seed} [{out.splitting}] {out.verdict}: {out.note}", flush=True)
-    print(table(outcomes))
-    print(f"{len(outcomes)} programs, {time.perf_counter() - begin:.0f} s")
-    if options.out is not None:
-        options.out.write_text(json.dumps([asdict(o) for o in outcomes], indent=0))
-    return int(any(o.verdict in ("wrong", "crashed") for o in outcomes))
+    if options.show is not None:
+        record = examine(options.show, text=True)
+        print(record.pop("text"))
+        print(record)
+        return 0
+    seeds = shard(range(options.seed, options.seed + options.count), options.shard)
+    left, end = pending(seeds, options.out, options.again), None
+    if options.minutes is not None:
+        end = time.monotonic() + 60.0 * options.minutes
+    print(f"{len(seeds)} programs, {len(left)} to run", flush=True)
+    records = drive(examine, left, workers=options.workers, out=options.out, until=end, report=tell)
+    whole = load(options.out) if options.out is not None else records
+    print(table(whole, markdown=options.markdown))
+    return int(any(r["verdict"] in BAD for r in records))
 
 
-def smallest(seed: int, *, wild: bool) -> int:
-    """Shrink the choices of a failing seed."""
-    first = run(seed, wild=wild)
-    key = " ".join(first.note.split()[:3])
+def tell(record: Record) -> None:
+    """A line for what was not solved."""
+    if record["verdict"] != "solved":
+        print(
+            f"seed {record['seed']} [{record.get('splitting', '-')}] {record['verdict']}: {record['note']}", flush=True
+        )
 
-    def fails(choices: list[int]) -> bool:
-        again = examine(Source(choices), wild=wild, gradients=seed % GRADIENTS == 0)
-        return again.verdict == first.verdict and " ".join(again.note.split()[:3]) == key
 
-    choices = shrink(first.choices, fails)
-    last = examine(Source(choices), wild=wild, gradients=seed % GRADIENTS == 0)
-    print(f"{first.verdict}: {first.note}\n{choices}\n{make(Source(choices), wild=wild).text}")
-    print(f"{last.verdict}: {last.note}")
-    return 0
+def commit() -> str:
+    """The commit that is run, with a + where files differ from it; empty outside a repository."""
+    words = ["git", "describe", "--always", "--abbrev=10", "--exclude=*", "--dirty=+"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=Path(__file__).parent)
+    return done.stdout.strip()
 
 
 if __name__ == "__main__":

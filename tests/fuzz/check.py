@@ -37,7 +37,6 @@ LIMIT = 40  # seconds of this process after which a program is given up
 MAX_STEPS = 4_000
 EXACT = {"tol_gap_abs": 1e-10, "tol_gap_rel": 1e-10, "tol_feas": 1e-10}
 ACCEPTABLE = {"optimal": Status.CONVERGED, "infeasible": Status.PRIMAL_INFEASIBLE, "unbounded": Status.DUAL_INFEASIBLE}
-CLASSES = ("solved", "refused", "not converged", "wrong", "crashed", "slow", "skipped")
 
 
 @dataclass

@@ -1,0 +1,59 @@
+"""Run: a seed to its record, and the smallest program that fails as a seed does."""
+
+import time
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+
+from tests.fuzz.check import Outcome, examine
+from tests.fuzz.program import make
+from tests.fuzz.records import Record
+from tests.fuzz.source import Source, shrink
+
+GRADIENTS = 6  # one program in so many is differentiated, too
+
+
+def run(seed: int, *, wild: bool = False, gradients: bool | None = None) -> Outcome:
+    """The outcome of a seed."""
+    wanted = seed % GRADIENTS == 0 if gradients is None else gradients
+    out = examine(Source(rng=np.random.default_rng(seed)), wild=wild, gradients=wanted)
+    out.seed = seed
+    return out
+
+
+@dataclass(frozen=True)
+class Run:
+    """A seed to its record, in one thread."""
+
+    wild: bool = False
+    commit: str = ""
+
+    def __call__(self, seed: int, *, text: bool = False) -> Record:
+        torch.set_num_threads(1)
+        begin = time.process_time()
+        out = asdict(run(seed, wild=self.wild))
+        out.pop("choices")  # the seed replays them
+        if not text:
+            out.pop("text")
+        record: Record = {"seed": out.pop("seed"), **out}
+        record["seconds"] = round(record["seconds"], 4)
+        record["spent"] = round(time.process_time() - begin, 3)
+        record["commit"] = self.commit
+        return record
+
+
+def smallest(seed: int, *, wild: bool) -> int:
+    """Shrink the choices of a failing seed."""
+    first = run(seed, wild=wild)
+    key = " ".join(first.note.split()[:3])
+
+    def fails(choices: list[int]) -> bool:
+        again = examine(Source(choices), wild=wild, gradients=seed % GRADIENTS == 0)
+        return again.verdict == first.verdict and " ".join(again.note.split()[:3]) == key
+
+    choices = shrink(first.choices, fails)
+    last = examine(Source(choices), wild=wild, gradients=seed % GRADIENTS == 0)
+    print(f"{first.verdict}: {first.note}\n{choices}\n{make(Source(choices), wild=wild).text}")
+    print(f"{last.verdict}: {last.note}")
+    return 0
