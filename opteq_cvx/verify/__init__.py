@@ -4,8 +4,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from opteq_cvx.verify.answer import Exact, ExactStatus
     from opteq_cvx.verify.certificates import DistanceBound, distance_bound
-    from opteq_cvx.verify.exact import Exact, ExactStatus, solve_exact
+    from opteq_cvx.verify.exact import solve_exact
     from opteq_cvx.verify.laws import check_atom
     from opteq_cvx.verify.report import GradientRow, Report, SampleRow
     from opteq_cvx.verify.run import verify
@@ -25,8 +26,8 @@ __all__ = [
 
 _HOME = {
     "DistanceBound": "certificates",
-    "Exact": "exact",
-    "ExactStatus": "exact",
+    "Exact": "answer",
+    "ExactStatus": "answer",
     "GradientRow": "report",
     "Report": "report",
     "SampleRow": "report",

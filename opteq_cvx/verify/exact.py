@@ -2,8 +2,6 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import Enum
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,8 +11,9 @@ import scipy.sparse as sp
 from cvxpy.reductions.solvers.conic_solvers.conic_solver import ConicSolver
 
 from opteq_cvx.errors import InputError
-from opteq_cvx.ir.frozen import Array
+from opteq_cvx.verify.answer import Conic, Exact, ExactStatus
 from opteq_cvx.verify.convexity import doubts
+from opteq_cvx.verify.modelled import formless, solve_modelled
 from opteq_cvx.verify.polish import ConicData, ConicPoint, polish, residual
 from opteq_cvx.verify.values import Values, assigned, dense, restored
 
@@ -27,62 +26,6 @@ reached."""
 ACCEPTED_RESIDUAL = 1e-9
 """A polished point this close to optimality is taken although the solver gave up short of its own
 tolerance."""
-
-
-class ExactStatus(Enum):
-    """How the exact solve of one sample ended; the value is its message."""
-
-    OPTIMAL = "optimal"
-    INACCURATE = "solved, but short of 1e-8"
-    NOT_CONVEX = "a wrapped matrix or quadratic form is not what it claims"
-    INFEASIBLE = "infeasible"
-    UNBOUNDED = "unbounded"
-    INVALID = "a value does not fit its parameter"
-    FAILED = "the exact solver failed"
-
-    @property
-    def solved(self) -> bool:
-        """Whether there is a solution to compare with."""
-        return self in (ExactStatus.OPTIMAL, ExactStatus.INACCURATE)
-
-
-@dataclass(frozen=True, slots=True)
-class Exact:
-    """An exact solution; arrays are empty tuples unless `status.solved`.
-
-    Attributes:
-        outputs: The values of the asked expressions.
-        objective: The optimal value in the user's own sense (a maximum for Maximize).
-        variables: The values of the problem's variables, in `problem.variables()` order.
-        duals: One tuple of arrays per constraint, as CVXPY's `dual_value`s.
-        residual: The largest relative violation of the optimality conditions of the conic form.
-        tolerance: Clarabel's tolerances of the accepted solve.
-        polished: Whether Newton steps on the active set improved it.
-        note: What went wrong, for people.
-        margin: Of a two-stage solve: the smallest multiplier that counts as positive, relative to the largest.
-        conic: The conic form and its solution, with the columns of each output (for `verify.face`).
-    """
-
-    status: ExactStatus
-    outputs: tuple[Array, ...] = ()
-    objective: float = np.nan
-    variables: tuple[Array, ...] = ()
-    duals: tuple[tuple[Array, ...], ...] = ()
-    residual: float = np.nan
-    tolerance: float = np.nan
-    polished: bool = False
-    note: str = ""
-    conic: "Conic | None" = None
-    margin: float = np.nan
-
-
-@dataclass(frozen=True, slots=True)
-class Conic:
-    """The conic form of one exact solve; output k lies in x[columns[k]], in Fortran order."""
-
-    data: ConicData
-    point: ConicPoint
-    columns: tuple[slice, ...]
 
 
 def solve_exact(
@@ -111,6 +54,9 @@ def solve_exact(
             variable.save_value(None)  # CVXPY's sum_largest of a matrix fails where there are values to start from
         try:
             with assigned(values or {}):
+                atoms = formless(problem)
+                if atoms:
+                    return solve_modelled(problem, atoms, outputs, lambda p, seen: _solve(p, seen, polished))
                 return _solve(problem, outputs, polished)
         except InputError as error:
             return Exact(ExactStatus.INVALID, note=str(error))

@@ -15,9 +15,10 @@ import numpy as np
 import scipy.linalg as la
 
 from opteq_cvx.ir.frozen import Array, IntArray
+from opteq_cvx.verify.answer import Conic
 from opteq_cvx.verify.cones import Chart, Fixed, Nonneg, SecondOrder, Semidefinite, Zero, charts
 from opteq_cvx.verify.cvx import add, matmul, reshape, sum_squares
-from opteq_cvx.verify.exact import Conic, solve_exact
+from opteq_cvx.verify.exact import solve_exact
 from opteq_cvx.verify.values import dense
 
 LIMIT = 2000

@@ -13,8 +13,8 @@ from opteq_cvx.errors import OpteqError, SolveWarning
 from opteq_cvx.ir.frozen import Array
 from opteq_cvx.ir.param import Leaf, Stage
 from opteq_cvx.layer import EquilibriumLayer, Factors
+from opteq_cvx.verify.answer import Exact
 from opteq_cvx.verify.differences import Difference, difference
-from opteq_cvx.verify.exact import Exact
 from opteq_cvx.verify.layers import LayerGradient, Reference
 from opteq_cvx.verify.oracle import Oracle
 from opteq_cvx.verify.report import GradientRow

@@ -13,8 +13,9 @@ from typing_extensions import override
 from opteq_cvx.errors import CompileError, InputError, NotConvexError, message
 from opteq_cvx.ir.frozen import Array
 from opteq_cvx.ir.program import Program
+from opteq_cvx.verify.answer import Exact, ExactStatus
 from opteq_cvx.verify.cvx import FUNCTIONS
-from opteq_cvx.verify.exact import Exact, ExactStatus, solve_exact
+from opteq_cvx.verify.exact import solve_exact
 from opteq_cvx.verify.layers import environment
 from opteq_cvx.verify.rebuild import Rebuilt, rebuild
 from opteq_cvx.verify.values import Values, assigned, dense, project, restored, violation

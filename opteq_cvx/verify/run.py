@@ -19,7 +19,7 @@ from opteq_cvx.ir.program import Program
 from opteq_cvx.layer import EquilibriumLayer
 from opteq_cvx.solution import Solution
 from opteq_cvx.status import Status
-from opteq_cvx.verify.exact import Exact, ExactStatus
+from opteq_cvx.verify.answer import Exact, ExactStatus
 from opteq_cvx.verify.face import nearest
 from opteq_cvx.verify.gradients import check_gradients
 from opteq_cvx.verify.layers import Reference, installed

@@ -29,7 +29,7 @@ from opteq_cvx.maps.affine import affine
 from opteq_cvx.maps.evaluate import Environment
 from opteq_cvx.ties.equilibrium import ROUNDING
 from opteq_cvx.ties.untilted import Untilted
-from opteq_cvx.verify.exact import Exact, ExactStatus
+from opteq_cvx.verify.answer import Exact, ExactStatus
 from opteq_cvx.verify.layers import environment
 from opteq_cvx.verify.oracle import Declared, FromProgram, Judgement, Oracle
 

@@ -19,8 +19,9 @@ from opteq_cvx.ir.frozen import Array
 from opteq_cvx.ir.param import const
 from opteq_cvx.ir.program import Program
 from opteq_cvx.selection import EPSILON, SecondStage
+from opteq_cvx.verify.answer import Exact, ExactStatus
 from opteq_cvx.verify.cvx import FUNCTIONS, add, sum_squares
-from opteq_cvx.verify.exact import Exact, ExactStatus, solve_exact
+from opteq_cvx.verify.exact import solve_exact
 from opteq_cvx.verify.face import SolutionSet, solution_set
 from opteq_cvx.verify.layers import environment
 from opteq_cvx.verify.oracle import Declared, Judgement, Oracle, judge

@@ -4,8 +4,9 @@ import cvxpy as cp
 import numpy as np
 import pytest
 
+from opteq_cvx.verify.answer import ExactStatus
 from opteq_cvx.verify.convexity import doubts
-from opteq_cvx.verify.exact import ExactStatus, solve_exact
+from opteq_cvx.verify.exact import solve_exact
 
 ROUNDING = 1e-11  # polished solutions are good to rounding of the linear systems behind them
 
