@@ -32,6 +32,7 @@ TOOLS = frozenset(
         "calculus",
         "chain",
         "closed_sets",
+        "concave_root",
         "contract",
         "cuts",
         "marginals",

@@ -1,7 +1,7 @@
 """The negative of a weighted geometric mean, f(x) = −Π x_i^w_i, along axes."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,7 +16,7 @@ from opteq_cvx.atoms.neg_log import NegLog
 from opteq_cvx.atoms.primitives import indicator
 from opteq_cvx.atoms.roots import Implicit, newton
 from opteq_cvx.errors import CompileError, message
-from opteq_cvx.ir.frozen import FrozenDict
+from opteq_cvx.ir.frozen import FrozenDict, Shape
 from opteq_cvx.ir.pattern import Op, match
 from opteq_cvx.ir.tree import Node
 
@@ -82,6 +82,12 @@ def _share(v: Tensor, x: Tensor, w: Tensor) -> Tensor:
     return torch.where(root > 0, w * x / torch.where(root > 0, root, 1.0), 0.0).sum(-1, keepdim=True)
 
 
+def in_row_order(p: Sequence[float], shape: Shape, axes: tuple[int, ...]) -> tuple[float, ...]:
+    """A node's weights of the entries along `axes`, which stand in Fortran order, in C order."""
+    w = np.asarray(p, dtype=np.float64).reshape(tuple(shape[a] for a in axes), order="F")
+    return tuple(w.reshape(-1).tolist())
+
+
 _ROOT = _Root()
 
 
@@ -135,9 +141,7 @@ class NegGeoMean(Reducing):
         if found is None or found.bound["x"].affine is None:
             return None
         x, axes = found.bound["x"].affine, tuple(node.attrs["axes"])
-        lengths = tuple(x.shape[a] for a in axes)
-        w = np.asarray(node.attrs["p"], dtype=np.float64).reshape(lengths, order="F").reshape(-1)
-        return Recognized(x, FrozenDict(axes=axes, w=tuple(w.tolist())))
+        return Recognized(x, FrozenDict(axes=axes, w=in_row_order(node.attrs["p"], x.shape, axes)))
 
     def _weights(self, like: Tensor) -> Tensor:
         return torch.tensor(self.w, dtype=like.dtype, device=like.device)

@@ -71,6 +71,9 @@ FUNCTIONS: dict[str, Build] = {
     "neg_geo_mean": lambda x, p, axis, keepdims: (
         -cp.geo_mean(x, np.array(p), approx=False, axis=axis, keepdims=keepdims)
     ),
+    "inv_prod": lambda x, p, axis, keepdims: cp.power(
+        cp.geo_mean(x, np.array(p) / sum(p), approx=False, axis=axis, keepdims=keepdims), -sum(p), approx=False
+    ),
     "neg_log_det": lambda x: -cp.log_det(x),
     "neg_von_neumann_entr": lambda x: -cp.von_neumann_entr(x),
     "norm_nuc": cp.normNuc,

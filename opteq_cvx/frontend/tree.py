@@ -278,9 +278,22 @@ def _power(args: tuple[Node, ...], shape: Shape, words: str, attrs: Attrs, expr:
         return args[0]
     if p == 2:
         return squared(args[0])
+    product = _inverse_product(args[0], p, shape, words)
+    if product is not None:
+        return product
     if 0 < p < 1:
         return negative(Node("neg_power", args, shape, words, FrozenDict(attrs)), words)
     return Node("power", args, shape, words, FrozenDict(attrs))
+
+
+def _inverse_product(x: Node, p: float, shape: Shape, words: str) -> Node | None:
+    """Π x_i^−w_i, which CVXPY writes as a power of a geometric mean: of one, or of the power of one."""
+    mean = x.args[0] if x.op == "neg" else x
+    exponent = -p if x.op == "neg" and mean.op == "neg_geo_mean" else p if mean.op == "inv_prod" and p > 1 else 0.0
+    if exponent <= 0:
+        return None
+    attrs = FrozenDict(mean.attrs, p=tuple(exponent * w for w in mean.attrs["p"]))
+    return Node("inv_prod", mean.args, shape, words, attrs)
 
 
 def _pnorm(args: tuple[Node, ...], shape: Shape, words: str, attrs: Attrs, expr: Any) -> Node:

@@ -16,7 +16,7 @@ Operations and their attributes, as the frontend makes them:
   rel_entr (x, y), maximum (x1, x2, ...);
 * reducing, with `axes` (the reduced axes of the first argument, negative, sorted) and `keepdims`: max, norm2,
   norm_inf, pnorm {p}, neg_pnorm {p < 1}, log_sum_exp, sum_largest {k}, neg_geo_mean {p: weights that sum to
-  1, Fortran order}, quad_over_lin (x, y) with y affine;
+  1, Fortran order}, inv_prod {p: exponents, Fortran order}, quad_over_lin (x, y) with y affine;
 * of the whole argument: quad_form (x, P) with x a vector, matrix_frac (X, P), dotsort (x, w), lambda_max,
   lambda_sum_largest {k}, sigma_max, norm_nuc, neg_log_det, tr_inv, neg_von_neumann_entr; cummax {axis};
   whatever else CVXPY has keeps its name;

@@ -182,6 +182,8 @@ GROUPS: Mapping[str, Callable[[Any, Data, Static], Any]] = {
     "log_sum_exp": lambda x, data, static: FUNCTIONS.log_sum_exp(x),
     "quad_over_lin": lambda x, data, static: FUNCTIONS.quad_over_lin(x[:-1], x[-1]),
     "neg_geo_mean": lambda x, data, static: -FUNCTIONS.geo_mean(x, np.asarray(static["w"])),
+    "neg_pnorm": lambda x, data, static: -FUNCTIONS.pnorm(x, static["p"]),
+    "inv_prod": lambda x, data, static: FUNCTIONS.power(FUNCTIONS.geo_mean(x, list(static["w"])), -sum(static["w"])),
 }
 
 

@@ -174,6 +174,57 @@ def neg_geo_mean(v: Sequence[Number], t: Number) -> tuple[list[Number], Number]:
     return entries(mp.exp(bisect(rising, mp.mpf(-700), mp.log(max(map(abs, v)) + t + 10)))), mp.mpf(0)
 
 
+def inv_prod(v: Sequence[Number], t: Number) -> tuple[list[Number], Number]:
+    """xᵢ = (vᵢ + √(vᵢ² + 4k))/2 with k = t/Π x, by ln k."""
+
+    def entries(k: Number) -> list[Number]:
+        return [(a + mp.sqrt(a * a + 4 * k)) / 2 if a >= 0 else 2 * k / (mp.sqrt(a * a + 4 * k) - a) for a in v]
+
+    def rising(z: Number) -> Number:
+        return z - mp.log(t) + sum(mp.log(x) for x in entries(mp.exp(z)))
+
+    return entries(mp.exp(bisect(rising, mp.mpf(-700), mp.mpf(700)))), mp.mpf(0)
+
+
+def _neg_pnorm(p: float) -> Exact:
+    """xᵢ − k·xᵢ^(p−1) = vᵢ, xᵢ by its logarithm, with k = t·‖x‖^(1−p), by ln k; max(v, 0) in the dual set."""
+    power = mp.mpf(p)
+    dual = power / (power - 1)
+
+    def norm(x: Sequence[Number], r: Number) -> Number:
+        return mp.mpf(0) if r < 0 and min(x) == 0 else sum(a**r for a in x if a > 0) ** (1 / r)
+
+    def newton(a: Number, k: Number) -> Number:
+        """The equation is concave: from below, each step stays below."""
+        x = _close(a, k, power)
+        for _ in range(80):
+            fall = k * x ** (power - 1)
+            step = (x - fall - a) / (1 + (1 - power) * fall / x)
+            x = x - step
+            if abs(step) < x * mp.mpf(10) ** -30:
+                break
+        return x
+
+    def solve(v: Sequence[Number], t: Number) -> tuple[list[Number], Number]:
+        if norm([max(-a, mp.mpf(0)) for a in v], dual) >= t:
+            return [max(a, mp.mpf(0)) for a in v], mp.mpf(0)
+        z = bisect(
+            lambda z: z - mp.log(t) - (1 - power) * mp.log(norm([newton(a, mp.exp(z)) for a in v], power)),
+            mp.mpf(-200),
+            mp.mpf(100),
+            110,
+        )
+        return [newton(a, mp.exp(z)) for a in v], mp.mpf(0)
+
+    return solve
+
+
+def _close(a: Number, k: Number, power: Number) -> Number:
+    """Below the root of x − k·x^(power − 1) = a, by a bound that is close on both sides of a = 0."""
+    middle = k ** (1 / (2 - power))
+    return max(a, middle) if a >= 0 else (k / (middle - a)) ** (1 / (1 - power))
+
+
 def _pnorm(p: float) -> Exact:
     """xᵢ = s·yᵢ with s·yᵢ + t·yᵢ^(p−1) = |vᵢ|, by ln s with ‖y‖_p = 1."""
     power = mp.mpf(p)
@@ -216,6 +267,8 @@ VECTORS: Mapping[str, tuple[Atom, Exact, int]] = {
     "log_sum_exp": (atom("log_sum_exp")(), log_sum_exp, 3),
     "quad_over_lin": (atom("quad_over_lin")(), quad_over_lin, 3),
     **{f"pnorm(x, {p:g})": (atom("pnorm").from_static({"p": p}), _pnorm(p), 3) for p in (1.1, 3.0, 10.0)},
+    **{f"neg_pnorm {p:g}": (atom("neg_pnorm").from_static({"p": p}), _neg_pnorm(p), 3) for p in (-1.0, 0.5)},
+    "inv_prod": (atom("inv_prod").from_static({"w": (1.0,) * 3}), inv_prod, 3),
     "neg_geo_mean": (atom("neg_geo_mean").from_static({"w": (1 / 3,) * 3}), neg_geo_mean, 3),
 }
 

@@ -96,6 +96,7 @@ REDUCING: dict[str, Callable[..., Any]] = {
     "norm2": _norm2,
     "neg_pnorm": lambda x, p, **where: -cp.pnorm(x, p, **where),
     "neg_geo_mean": lambda x, p, **where: -cp.geo_mean(x, np.array(p), **where),
+    "inv_prod": lambda x, p, **where: cp.geo_mean(x, np.array(p), **where) ** -sum(p),
 }
 
 

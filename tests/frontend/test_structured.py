@@ -93,6 +93,10 @@ DIRECT = {
     "sum(exp(x) - multiply(a, x))": "exp linear",
     "trace(S) - log_det(S)": "linear neg_log_det symmetric",
     "-geo_mean(x)": "neg_geo_mean",
+    "-harmonic_mean(x)": "neg_pnorm",
+    "-pnorm(X, 0.5)": "neg_pnorm",
+    "inv_prod(x)": "inv_prod",
+    "inv_pos(geo_mean(x))": "inv_prod",
 }
 
 CONIC = (
@@ -100,8 +104,6 @@ CONIC = (
     "norm(x)**3",
     "matrix_frac(x[:3], S)",
     "sum(xexp(pos(x)))",
-    "inv_prod(x)",
-    "-harmonic_mean(x)",
 )
 
 
