@@ -1,6 +1,7 @@
 """Selections: out.flat[i] = x.flat[index.flat[i]], or 0 where the index is −1; adjoints scatter and add.
 
-Ranges are slices, zero padding is `pad`, the adjoint of an injective selection is another selection.
+Ranges are slices, zero padding is `pad`, the adjoint of an injective selection is another selection. A part of a
+matrix, X[a:b, c:d], is a slice of rows and columns of the flat vector, whatever was stacked around it.
 """
 
 from dataclasses import dataclass, field
@@ -56,6 +57,58 @@ class Pick:
         return out
 
 
+@dataclass(frozen=True, eq=False)
+class Window:
+    """Rows × columns of axis 1 of (B, n, ...) seen as a matrix with rows of length `width`, from `base` on."""
+
+    base: int
+    rows: int
+    width: int
+    start: int
+    columns: int
+
+    def __call__(self, x: Tensor, copies: Copies) -> Tensor:
+        """(B, n, ...) → (B, rows·columns, ...)."""
+        inside = x[:, self.base : self.base + self.rows * self.width].unflatten(1, (self.rows, self.width))
+        found: Tensor = inside[:, :, self.start : self.start + self.columns].flatten(1, 2)
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class Framed:
+    """The adjoint of a window: zeros around it."""
+
+    n: int
+    of: Window
+
+    def __call__(self, y: Tensor, copies: Copies) -> Tensor:
+        """(B, rows·columns, ...) → (B, n, ...)."""
+        w, more = self.of, (0, 0) * (y.ndim - 2)
+        inside = y.unflatten(1, (w.rows, w.columns))
+        wide = F.pad(inside, (*more, w.start, w.width - w.start - w.columns)).flatten(1, 2)
+        framed: Tensor = F.pad(wide, (*more, w.base, self.n - w.base - w.rows * w.width))
+        return framed
+
+
+def window_of(index: IntArray, n: int) -> Window | None:
+    """Runs of equal length at equal distances, where they fit into n entries as rows of a matrix."""
+    if index.size < 4 or index[0] < 0:
+        return None
+    steps = np.diff(index)
+    jumps = np.flatnonzero(steps != 1)
+    if not jumps.size:
+        return None
+    columns, width = int(jumps[0]) + 1, int(index[jumps[0] + 1] - index[0])
+    rows, left = divmod(index.size, columns)
+    if left or width <= columns:
+        return None
+    expected = index[0] + width * np.arange(rows)[:, None] + np.arange(columns)
+    start = max(0, int(index[0]) + rows * width - n)
+    if start > min(width - columns, int(index[0])) or not np.array_equal(index.reshape(rows, columns), expected):
+        return None
+    return Window(int(index[0]) - start, rows, width, start, columns)
+
+
 def pick_of(index: IntArray, n: int) -> Pick:
     """The cheapest way to read a flat `index` (−1 for zero) from n entries."""
     valid = np.flatnonzero(index >= 0)
@@ -100,8 +153,8 @@ def scatter_of(index: IntArray, n: int) -> Pick | Scatter:
 class GatherOperator(Operator):
     """The selection as an operator; `columns` are the lengths of trailing axes that it carries along."""
 
-    read: Pick
-    write: Pick | Scatter
+    read: Pick | Window
+    write: Pick | Scatter | Framed
     columns: tuple[int, ...] = ()
     _copies: Copies = field(default_factory=dict)
 
@@ -123,15 +176,19 @@ class GatherOperator(Operator):
         return GatherOperator(*shapes, self.read, self.write, (*self.columns, columns), self._copies)
 
 
-_WAYS: IdentityMemo[tuple[Pick, Pick | Scatter]] = IdentityMemo()
+Ways = tuple[Pick | Window, Pick | Scatter | Framed]
+_WAYS: IdentityMemo[Ways] = IdentityMemo()
 
 
 def gather_operator(index: IntArray, shape_in: Shape) -> GatherOperator:
     """The operator of a frozen index array with the shape of the output."""
     n = size(shape_in)
 
-    def ways() -> tuple[Pick, Pick | Scatter]:
+    def ways() -> Ways:
         flat = index.reshape(-1)
+        window = window_of(flat, n)
+        if window is not None:
+            return window, Framed(n, window)
         return pick_of(flat, n), scatter_of(flat, n)
 
     read, write = ways() if index.flags.writeable else _WAYS.of(index, ways)

@@ -8,12 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 from opteq_cvx.ir.frozen import size
 from opteq_cvx.ir.linmap import LinearMap
 from opteq_cvx.ir.param import Const, Leaf, ParamExpr
+from opteq_cvx.maps.gather import Window, gather_operator
 from opteq_cvx.maps.operator import Operator, bind, dense, norm_bound
 from tests.maps.cases import CASES, Case
 
@@ -264,3 +267,22 @@ def test_sizes_of_lifted_operators() -> None:
         lifted = bound(case, values_of(case, 1)).lift(4)
         assert size(lifted.shape_in) == 4 * size(case.linear.shape_in)
         assert size(lifted.shape_out) == 4 * size(case.linear.shape_out)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 5), st.integers(1, 6), st.integers(0, 4), st.integers(0, 4), st.data())
+def test_parts_of_matrices_are_slices(height: int, width: int, before: int, after: int, data: st.DataObject) -> None:
+    """Any X[a:b, c:d] inside a longer vector, read and written back as NumPy does."""
+    a, c = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
+    b, d = data.draw(st.integers(a + 1, height)), data.draw(st.integers(c + 1, width))
+    n = before + height * width + after
+    index = (before + np.arange(height * width).reshape(height, width))[a:b, c:d]
+    operator = gather_operator(index.copy(), (n,))
+    x = np.random.default_rng(0).normal(size=(2, n))
+    found = operator.apply(torch.from_numpy(x))
+    assert np.array_equal(found.numpy(), x[:, index])
+    back = np.zeros((2, n))
+    back[:, index] = found.numpy()
+    assert np.array_equal(operator.adjoint(found).numpy(), back)
+    if b - a > 1 and d - c > 1 and d - c < width:
+        assert isinstance(operator.read, Window)
