@@ -106,7 +106,9 @@ def train(options: argparse.Namespace) -> int:
     data = load_data(options.data, options.data_dir, per_class=options.per_class)
     torch.manual_seed(options.seed)
     layer = compile_problem(*file.declare(**sizes), tolerance=options.tolerance)
-    model = Classifier(layer, features=data.features, classes=data.classes, pool=options.pool)
+    model = Classifier(
+        layer, features=data.features, classes=data.classes, pool=options.pool, normalize=options.normalize
+    )
     model.standardize(data.train.x)
     run = train_model(
         model,
@@ -331,6 +333,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--schedule", choices=("cosine", "onecycle"), default="cosine")
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--tolerance", type=_accuracy, help="of the layer (default 1e-4; 1e-2 serves for training)")
+    command.add_argument("--normalize", action="store_true", help="batch normalization of what the read-out sees")
     command.add_argument("--pool", type=_positive, help="average image outputs to POOL × POOL before the read-out")
     command.add_argument("--shift", type=int, default=0, help="move training images by up to SHIFT pixels (default 0)")
     command.add_argument("--flip", action="store_true", help="mirror half of the training images")

@@ -19,7 +19,7 @@ LAYER, WEIGHTS = "layer.opteq", "classifier.safetensors"
 
 
 class Classifier(nn.Module):
-    """logits = R pool(u*(A s + a)) + r with s = (x − mean) / scale and u* the equilibrium.
+    """logits = R pool(N u*(A s + a)) + r with s = (x − mean) / scale and u* the equilibrium.
 
     The features of a sample feed the layer's inputs in order. Where their number is not the number of entries
     of the inputs, a linear map A joins the two; otherwise A is the identity and has no weights.
@@ -27,6 +27,8 @@ class Classifier(nn.Module):
     Args:
         layer: the compiled program; all its outputs are read, flattened and joined.
         pool: outputs that are images (C, H, W) are averaged over windows to (C, pool, pool) first; None: they are not.
+        normalize: whether N is batch normalization of what is read: of each channel of an image, of each entry of a
+            vector. It is an affine map outside of the program, which stays as it is declared; False: the identity.
         features: numbers per sample.
         classes: number of labels.
 
@@ -37,7 +39,15 @@ class Classifier(nn.Module):
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, layer: EquilibriumLayer, *, features: int, classes: int, pool: int | None = None) -> None:
+    def __init__(
+        self,
+        layer: EquilibriumLayer,
+        *,
+        features: int,
+        classes: int,
+        pool: int | None = None,
+        normalize: bool = False,
+    ) -> None:
         super().__init__()
         program = layer.program
         self.layer = layer
@@ -49,7 +59,9 @@ class Classifier(nn.Module):
             raise InputError(message(found, "at least one oc.Input", "declare the data as oc.Input"))
         self.input_map = nn.Identity() if wanted == features else nn.Linear(features, wanted)
         self.pool = pool
-        self.read_out = nn.Linear(sum(self._read(o.value.shape) for o in program.outputs), classes)
+        shapes = [o.value.shape for o in program.outputs]
+        self.norms = nn.ModuleList(_norm(shape) if normalize else nn.Identity() for shape in shapes)
+        self.read_out = nn.Linear(sum(self._read(shape) for shape in shapes), classes)
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("scale", torch.ones(()))
 
@@ -67,7 +79,8 @@ class Classifier(nn.Module):
     @override
     def forward(self, x: Float[Tensor, "batch features"]) -> Float[Tensor, "batch classes"]:
         """Unnormalized class scores."""
-        outputs = self.layer(*self.layer_inputs(x))
+        found = zip(self.norms, self.layer(*self.layer_inputs(x)), strict=True)
+        outputs = [norm(u if u.ndim == 4 else u.reshape(len(u), -1)) for norm, u in found]
         flat = torch.cat([self._pooled(output).reshape(len(x), -1) for output in outputs], dim=-1)
         logits: Tensor = self.read_out(flat)
         return logits
@@ -87,3 +100,11 @@ class Classifier(nn.Module):
         save(self.layer, folder / LAYER)
         state = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
         (folder / WEIGHTS).write_bytes(to_bytes(state))
+
+
+def _norm(shape: tuple[int, ...]) -> nn.Module:
+    """Batch normalization of an output of this shape: over samples, and over the places of an image.
+
+    Source: S. Ioffe, C. Szegedy, Batch Normalization, ICML 2015, algorithm 1.
+    """
+    return nn.BatchNorm2d(shape[0]) if len(shape) == 3 else nn.BatchNorm1d(math.prod(shape))

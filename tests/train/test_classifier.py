@@ -57,6 +57,38 @@ def test_standardizing_is_part_of_the_state(layer: EquilibriumLayer) -> None:
     assert {"mean", "scale"} <= set(model.state_dict())
 
 
+def test_normalized_outputs_have_mean_zero_and_variance_one(layer: EquilibriumLayer) -> None:
+    """Of each entry over the batch while training, the running statistics afterwards; the closed-form z*, s* apart."""
+    model = Classifier(layer, features=6, classes=2, normalize=True)
+    x = 3.0 * torch.randn(50, 6) + 1.0
+    z = torch.relu(x[:, :3] + x[:, 3:])
+    seen = torch.cat([z, z.sum(1, keepdim=True)], dim=1)
+    deviation = seen.std(0, unbiased=False)
+
+    def logits(features: torch.Tensor) -> torch.Tensor:
+        return features @ model.read_out.weight.T + model.read_out.bias
+
+    torch.testing.assert_close(model(x), logits((seen - seen.mean(0)) / deviation), atol=1e-4, rtol=1e-4)
+    for _ in range(200):
+        model(x)
+    model.eval()
+    whole = logits((seen - seen.mean(0)) / seen.std(0))
+    torch.testing.assert_close(model(x[:1]), whole[:1], atol=1e-3, rtol=1e-3)
+
+
+def test_channels_of_images_are_normalized_over_their_places() -> None:
+    torch.manual_seed(0)
+    layer = oc.compile(*conv_opteq.declare(pixels=8, channels=3), tolerance=1e-6)
+    model, x = Classifier(layer, features=64, classes=2, pool=2, normalize=True), torch.randn(20, 64)
+    (u,) = layer(x.reshape(20, 1, 8, 8))
+    flat = u.detach().transpose(0, 1).reshape(3, -1)
+    normal = (flat - flat.mean(1, keepdim=True)) / (flat.var(1, unbiased=False, keepdim=True) + 1e-5).sqrt()
+    images = normal.reshape(3, 20, 4, 4).transpose(0, 1)
+    features = images.reshape(20, 3, 2, 2, 2, 2).mean((3, 5)).reshape(20, -1)
+    expected = features @ model.read_out.weight.T + model.read_out.bias
+    torch.testing.assert_close(model(x), expected, atol=1e-4, rtol=1e-4)
+
+
 def test_constant_samples_do_not_divide_by_zero(layer: EquilibriumLayer) -> None:
     model = Classifier(layer, features=6, classes=2)
     model.standardize(torch.ones(10, 6))
@@ -70,11 +102,13 @@ def test_a_program_without_inputs_is_refused() -> None:
         Classifier(layer, features=2, classes=2)
 
 
-def test_what_is_saved_is_the_whole_classifier(layer: EquilibriumLayer, tmp_path: Path) -> None:
-    model = Classifier(layer, features=6, classes=2)
-    model.save(tmp_path / "new")
+@pytest.mark.parametrize("normalize", [False, True])
+def test_what_is_saved_is_the_whole_classifier(layer: EquilibriumLayer, tmp_path: Path, normalize: bool) -> None:
+    model = Classifier(layer, features=6, classes=2, normalize=normalize)
     x = torch.randn(5, 6)
-    again = Classifier(oc.load(tmp_path / "new" / LAYER), features=6, classes=2)
+    model(2 * x)
+    model.eval().save(tmp_path / "new")
+    again = Classifier(oc.load(tmp_path / "new" / LAYER), features=6, classes=2, normalize=normalize).eval()
     again.load_state_dict(load_file(tmp_path / "new" / WEIGHTS), strict=True)
     torch.testing.assert_close(again(x), model(x))
 
