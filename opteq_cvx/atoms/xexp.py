@@ -6,10 +6,13 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from opteq_cvx.atoms.contract import Atom, Data, Spelling, Trait
+from opteq_cvx.atoms.contract import Atom, Data, Recognized, Spelling, Trait
 from opteq_cvx.atoms.exp import bounded_exp
+from opteq_cvx.atoms.primitives import indicator
 from opteq_cvx.atoms.roots import Entrywise, exp_root, newton, wright_omega
-from opteq_cvx.ir.pattern import Op
+from opteq_cvx.ir.frozen import FrozenDict
+from opteq_cvx.ir.pattern import Op, match
+from opteq_cvx.ir.tree import Node
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +45,19 @@ _ROOT = _Root()
 
 @dataclass(frozen=True, slots=True)
 class Xexp(Atom):
-    """f(x) = x·eˣ for x ≥ 0, where CVXPY has it convex; prox 0 for v ≤ t, with derivative 0 at t."""
+    """f(x) = x·eˣ for x ≥ 0, where CVXPY has it convex; prox 0 for v ≤ t, with derivative 0 at t.
+
+    Static `positive`: that of max(x, 0), for all x; the prox leaves v ≤ 0 alone, with derivative 0 at 0.
+    """
+
+    positive: bool = False
 
     name = "xexp"
     formula = "x·eˣ, x ≥ 0"
     cost = "O(n)"
     source = "optimality: x + t(1 + x)eˣ = v"
     traits = frozenset({Trait.SEPARABLE})
-    patterns = (Op("xexp"),)
+    patterns = (Op("xexp"), Op("xexp", (Op("pos"),)))
     spellings = (
         Spelling(text="sum(xexp(x))", attributes={"x": {"nonneg": True}}, draw=(0.0, 2.0)),
         Spelling(
@@ -59,22 +67,35 @@ class Xexp(Atom):
             weight="w",
             draw=(0.0, 2.0),
         ),
+        Spelling(text="sum(xexp(pos(x)))", static={"positive": True}),
     )
 
     @override
+    @classmethod
+    def recognize(cls, node: Node) -> Recognized | None:
+        for pattern, positive in zip(cls.patterns, (False, True), strict=True):
+            found = match(pattern, node)
+            if found is not None and found.bound["x"].affine is not None:
+                return Recognized(found.bound["x"].affine, FrozenDict({"positive": True} if positive else {}))
+        return None
+
+    @override
     def value(self, x: Tensor, data: Data) -> Tensor:
-        return torch.where(x < 0, torch.inf, x * torch.exp(x))
+        outside = 0.0 if self.positive else torch.inf
+        return torch.where(x < 0, outside, x * torch.exp(x))
 
     @override
     def prox(self, v: Tensor, step: Tensor, data: Data) -> Tensor:
-        return _ROOT(v, step)
+        x = _ROOT(v, step)
+        return torch.where(v < 0, v, x) if self.positive else x
 
     @override
     def conjugate(self, y: Tensor, data: Data) -> Tensor:
         """x²·eˣ at (1 + x)eˣ = y, that is 1 + x = W(e·y) = ω(1 + ln y); 0 for y ≤ 1."""
         x = wright_omega(1.0 + torch.where(y <= 1.0, 1.0, y).log()) - 1.0
-        return x * x * torch.exp(x)
+        found = x * x * torch.exp(x)
+        return found + indicator(torch.relu(-y), y.abs()) if self.positive else found
 
     @override
     def kinks(self, v: Tensor, step: Tensor, data: Data) -> tuple[Tensor, ...]:
-        return (step.expand_as(v),)
+        return (step.expand_as(v), torch.zeros_like(v)) if self.positive else (step.expand_as(v),)

@@ -18,11 +18,11 @@ from opteq_cvx.frontend.affine_shapes import reshaping, summing
 from opteq_cvx.frontend.cone_form import ConeForm, ConeRows, cone_form, epigraph, structured
 from opteq_cvx.frontend.convex_functions import rebuild
 from opteq_cvx.frontend.factor import factor
+from opteq_cvx.frontend.nodes import affine_node, as_affine, image
 from opteq_cvx.frontend.peel import functional
 from opteq_cvx.frontend.power_cones import power_tree
 from opteq_cvx.frontend.recognized import function_term, set_term
 from opteq_cvx.frontend.scope import Scope
-from opteq_cvx.frontend.tree import affine_node, as_affine, image
 from opteq_cvx.ir import act
 from opteq_cvx.ir import affine as aff
 from opteq_cvx.ir.frozen import EMPTY, FrozenDict

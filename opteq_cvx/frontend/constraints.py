@@ -14,12 +14,13 @@ from opteq_cvx.frontend.affine_shapes import permuting, reshaping
 from opteq_cvx.frontend.conic import Conic
 from opteq_cvx.frontend.hoist import hoist
 from opteq_cvx.frontend.names import kind
+from opteq_cvx.frontend.nodes import affine_node, as_affine, negative, param_node, total
 from opteq_cvx.frontend.power_cones import power_tree
 from opteq_cvx.frontend.recognized import set_term
 from opteq_cvx.frontend.scope import Scope, text
 from opteq_cvx.frontend.sublevel import sublevel_term
 from opteq_cvx.frontend.terms import set_terms
-from opteq_cvx.frontend.tree import affine_node, as_affine, negative, param_node, total, tree
+from opteq_cvx.frontend.tree import tree
 from opteq_cvx.frontend.variables import box_term
 from opteq_cvx.ir import act
 from opteq_cvx.ir import affine as aff

@@ -17,16 +17,18 @@ from opteq_cvx.errors import UnsupportedError, message
 from opteq_cvx.frontend import activations
 from opteq_cvx.frontend.affine import affine, maps_of
 from opteq_cvx.frontend.affine_products import reciprocal
-from opteq_cvx.frontend.affine_shapes import broadcasting, promoting, reduced, reshaping, summing
+from opteq_cvx.frontend.affine_shapes import reduced, reshaping, summing
 from opteq_cvx.frontend.hoist import hoist
+from opteq_cvx.frontend.matrix_fraction import squares_of_fraction
 from opteq_cvx.frontend.names import Attrs, arguments, entry, hidden, is_linear_atom
+from opteq_cvx.frontend.nodes import affine_node, as_affine, image, negative, param_node, same_shape, total
+from opteq_cvx.frontend.perspective import perspective_of
 from opteq_cvx.frontend.scope import Scope, text
 from opteq_cvx.ir import act
 from opteq_cvx.ir import affine as aff
 from opteq_cvx.ir.frozen import FrozenDict, Shape, size
-from opteq_cvx.ir.linmap import Identity, LinearMap, Sum, compose, diagonal, gather
-from opteq_cvx.ir.param import ParamExpr, const, is_zero, neg
-from opteq_cvx.ir.program import Affine
+from opteq_cvx.ir.linmap import diagonal, gather
+from opteq_cvx.ir.param import const, is_zero
 from opteq_cvx.ir.tree import Node
 
 
@@ -49,6 +51,10 @@ def _tree(expr: cp.Expression, scope: Scope) -> Node:
     if row is None and not is_linear_atom(expr):
         found = f"the function {type(expr).__name__} is not one of CVXPY's"
         raise UnsupportedError(message(found, "a function of CVXPY", "write it with CVXPY's functions", f'"{words}"'))
+    if row is not None and row.op == "perspective":
+        known = _perspective(expr, scope, words)
+        if known is not None:
+            return known
     if row is not None and row.op in NORMALIZE:
         args = tuple(tree(a, scope) for a in (*arguments(expr), *hidden(expr)))
         return NORMALIZE[row.op](args, expr.shape, words, row.attrs(expr), expr)
@@ -59,17 +65,14 @@ def _tree(expr: cp.Expression, scope: Scope) -> Node:
     return Node(row.op, args, expr.shape, words, FrozenDict(row.attrs(expr)))
 
 
+def _perspective(expr: Any, scope: Scope, words: str) -> Node | None:
+    """s·f(x/s) as a function of x and s that atoms know; parameters inside f stay with CVXPY."""
+    if expr.f.parameters() or not expr.f.variables():
+        return None
+    return perspective_of(tree(expr.f, scope), affine(expr.args[0], scope), words)
+
+
 # --- leaves and linear operations ----------------------------------------------------------------------
-
-
-def param_node(p: ParamExpr, words: str) -> Node:
-    """A leaf of parameters only."""
-    return Node("param", (), p.shape, words, param=p)
-
-
-def affine_node(x: Affine, words: str) -> Node:
-    """A leaf affine in the variables."""
-    return Node("affine", (), x.shape, words, affine=x)
 
 
 def _known(node: Node, expr: cp.Expression) -> Node:
@@ -77,35 +80,6 @@ def _known(node: Node, expr: cp.Expression) -> Node:
     square = len(node.shape) == 2 and node.shape[0] == node.shape[1] > 1
     known = square and (expr.is_symmetric() or expr.is_hermitian())
     return replace(node, attrs=FrozenDict(symmetric=True)) if known else node
-
-
-def image(m: LinearMap, node: Node, words: str | None = None) -> Node:
-    """A linear map of a node; leaves take it in."""
-    words = node.text if words is None else words
-    if isinstance(m, Identity):
-        return node
-    if node.affine is not None:
-        return affine_node(aff.image(m, node.affine), words)
-    if node.param is not None:
-        return param_node(act.apply(m, node.param), words)
-    if node.op == "linear":
-        m, node = compose(m, node.attrs["map"]), node.args[0]
-    if isinstance(m, Sum):
-        axes = tuple(a - len(node.shape) for a in m.axes)
-        return Node("sum", (node,), m.shape_out, words, FrozenDict(axes=axes, keepdims=m.keepdims, map=m))
-    return Node("linear", (node,), m.shape_out, words, FrozenDict(map=m))
-
-
-def negative(node: Node, words: str | None = None) -> Node:
-    """−node; a double negation disappears."""
-    words = node.text if words is None else words
-    if node.op == "neg":
-        return node.args[0]
-    if node.affine is not None:
-        return affine_node(aff.negative(node.affine), words)
-    if node.param is not None:
-        return param_node(neg(node.param), words)
-    return Node("neg", (node,), node.shape, words)
 
 
 def _linear(expr: cp.Expression, scope: Scope, words: str) -> Node:
@@ -116,38 +90,9 @@ def _linear(expr: cp.Expression, scope: Scope, words: str) -> Node:
     return total(tuple(pieces), words)
 
 
-def total(nodes: tuple[Node, ...], words: str) -> Node:
-    """The sum of nodes of one shape; leaves merge into one."""
-    plain = [n for n in nodes if n.affine is not None or n.param is not None]
-    rest = [n for n in nodes if n.affine is None and n.param is None]
-    if len(plain) > 1 or (plain and not rest):
-        merged = aff.add(*(as_affine(n) for n in plain))
-        leaf = affine_node(merged, words) if merged.parts else param_node(merged.offset, words)
-        rest.append(leaf)
-    else:
-        rest.extend(plain)
-    return rest[0] if len(rest) == 1 else Node("add", tuple(rest), rest[0].shape, words)
-
-
-def as_affine(node: Node) -> Affine:
-    """A leaf as an affine expression."""
-    if node.param is not None:
-        return aff.of_param(node.param)
-    assert node.affine is not None, "only leaves are affine"
-    return node.affine
-
-
 # --- normalization: (arguments, shape, text, attributes, the CVXPY atom) → Node --------------------------
 
 Normalize = Callable[[tuple[Node, ...], Shape, str, Attrs, Any], Node]
-
-
-def same_shape(node: Node, shape: Shape) -> Node:
-    """A node broadcast to `shape`."""
-    if node.shape == shape:
-        return node
-    m = promoting(node.shape, shape) if size(node.shape) == 1 else broadcasting(node.shape, shape)
-    return image(m, node)
 
 
 def elementwise(op: str) -> Normalize:
@@ -359,6 +304,7 @@ NORMALIZE: dict[str, Normalize] = {
     "log_det": negated(whole("neg_log_det")),
     "log_sum_exp": reducing("log_sum_exp"),
     "logistic": elementwise("logistic"),
+    "matrix_frac": lambda args, shape, words, attrs, expr: squares_of_fraction(args[0], args[1], words),
     "max": reducing("max"),
     "maximum": _maximum,
     "min": mirrored(reducing("max")),

@@ -15,9 +15,9 @@ from opteq_cvx.atoms import recognize
 from opteq_cvx.errors import UnsupportedError, message
 from opteq_cvx.frontend.affine_shapes import permuting, positions
 from opteq_cvx.frontend.hoist import hoist
+from opteq_cvx.frontend.nodes import affine_node
 from opteq_cvx.frontend.scope import Scope
 from opteq_cvx.frontend.terms import set_terms
-from opteq_cvx.frontend.tree import affine_node
 from opteq_cvx.ir import act
 from opteq_cvx.ir import affine as aff
 from opteq_cvx.ir.frozen import FrozenDict, IntArray

@@ -105,10 +105,21 @@ def _cholesky(node: Apply, x: Tensor) -> Tensor:
     return torch.where(info[..., None, None] == 0, lower, torch.nan)
 
 
+def _inverse_factor(node: Apply, x: Tensor) -> Tensor:
+    """L⁻¹ with LLᵀ = x, L lower triangular; NaN where x is not positive definite."""
+    lower, info = torch.linalg.cholesky_ex(_symmetric(x))
+    safe = torch.where(info[..., None, None] == 0, lower, torch.nan)
+    inverse: Tensor = torch.linalg.solve_triangular(
+        safe, torch.eye(x.shape[-1], dtype=x.dtype, device=x.device), upper=False
+    )
+    return inverse
+
+
 _nuclear: Rule = elementwise(lambda x: _singular_values(x).sum(dim=-1))
 
 RULES: Rules = {
     "cholesky": _cholesky,
+    "inverse_factor": _inverse_factor,
     "quad_form": _quad_form,
     "matrix_frac": _matrix_frac,
     "log_det": _log_det,

@@ -128,6 +128,7 @@ ACTIVATED = (
 
 NONNEGATIVE: Mapping[str, tuple[str, ...]] = {
     "huber": ("M",),
+    "radial": ("M",),
     "tv": ("w",),
     "fused_lasso": ("w", "m"),
     "sorted_l1": ("w",),
@@ -145,7 +146,7 @@ ENTRIES: Mapping[str, Callable[[Any, Data, Static], Meaning]] = {
     "square_pos": lambda x, data, static: FUNCTIONS.square(FUNCTIONS.pos(x)),
     "deadzone": lambda x, data, static: FUNCTIONS.pos(FUNCTIONS.abs(x) - data["m"]),
     "exp": lambda x, data, static: FUNCTIONS.exp(x),
-    "xexp": lambda x, data, static: FUNCTIONS.xexp(x),
+    "xexp": lambda x, data, static: FUNCTIONS.xexp(FUNCTIONS.pos(x) if static.get("positive") else x),
     "logistic": lambda x, data, static: FUNCTIONS.logistic(x),
     "neg_entr": lambda x, data, static: -FUNCTIONS.entr(x),
     "neg_log": lambda x, data, static: -FUNCTIONS.log(x),
@@ -182,9 +183,15 @@ GROUPS: Mapping[str, Callable[[Any, Data, Static], Any]] = {
     "log_sum_exp": lambda x, data, static: FUNCTIONS.log_sum_exp(x),
     "quad_over_lin": lambda x, data, static: FUNCTIONS.quad_over_lin(x[:-1], x[-1]),
     "neg_geo_mean": lambda x, data, static: -FUNCTIONS.geo_mean(x, np.asarray(static["w"])),
+    "radial": lambda x, data, static: _radial(x, data, static),
     "neg_pnorm": lambda x, data, static: -FUNCTIONS.pnorm(x, static["p"]),
     "inv_prod": lambda x, data, static: FUNCTIONS.power(FUNCTIONS.geo_mean(x, list(static["w"])), -sum(static["w"])),
 }
+
+
+def _radial(x: Any, data: Data, static: Static) -> Meaning:
+    norm = stack([FUNCTIONS.norm(x, 2)])
+    return meaning(static["f"], Argument(norm, (1,)), dict(static["options"]), data)
 
 
 # --- all entries ---------------------------------------------------------------------------------------
@@ -275,6 +282,10 @@ def _rows(x: Argument) -> list[cp.Expression]:
     return [x.flat[group] for group in x.groups((-1,))]
 
 
+def _row_norms(x: Argument, static: Static) -> cp.Expression:
+    return stack([FUNCTIONS.norm(x.flat[group], static["p"]) for group in x.groups(static["inner"])])
+
+
 def _tv(x: Argument, data: Data, static: Static) -> Meaning:
     weights = vec(broadcast(data["w"], (*x.shape[:-1], x.shape[-1] - 1)))
     steps = x.shape[-1] - 1
@@ -306,6 +317,7 @@ WHOLE: Mapping[str, Callable[[Argument, Data, Static], Meaning]] = {
     "epigraph": _epigraph,
     "level_set": _level_set,
     "transport": lambda x, data, static: _transport(x, data),
+    "max_norm": lambda x, data, static: stack([FUNCTIONS.max(_row_norms(x, static))]),
     "huber": lambda x, data, static: _huber(x, data),
     "symmetric": lambda x, data, static: [m == m.T for m in _matrices(x)],
     "psd": lambda x, data, static: [m >> 0 for m in _symmetric_parts(x)],

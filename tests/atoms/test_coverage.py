@@ -40,6 +40,9 @@ MORE = (
     "-von_neumann_entr(S)",
     "quantum_rel_entr(S, R)",
     "perspective(square(s), t)",
+    "matrix_frac(x, E)",
+    "norm(x)**3",
+    "mixed_norm(S, 2, 'inf')",
     "suppfunc(z, [z >= -1, z <= 1])(x)",
     "-sum(log1p(x))",
     "norm(S, 'nuc') + sigma_max(S)",
@@ -93,6 +96,7 @@ def rows() -> Iterator[tuple[str, cp.Expression, cp.Problem]]:
             yield str(expr), expr, problem
     names: dict[str, Any] = {**vars(cp), "x": cp.Variable(3), "s": cp.Variable(), "z": cp.Variable(3)}
     names |= {"t": cp.Variable(nonneg=True), "S": cp.Variable((3, 3), PSD=True), "R": cp.Variable((3, 3), PSD=True)}
+    names["E"] = cp.Constant(np.diag([1.0, 2.0, 3.0]))
     for text in MORE:
         expr = eval(text, names)
         problem = cp.Problem(cp.Minimize(expr))

@@ -33,6 +33,7 @@ PARAM: dict[str, Callable[..., Any]] = {
     "diag_mat": lambda x, k: np.diag(x, k),
     "power": lambda x, *p, **attrs: np.power(x, p[0] if p else attrs["p"]),
     "norm_nuc": cp.normNuc,
+    "inverse_factor": lambda p: np.linalg.inv(np.linalg.cholesky(p)),
 }
 
 

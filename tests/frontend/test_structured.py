@@ -19,7 +19,8 @@ D[range(4), [0, 1, 2, 0]], D[range(4), [1, 2, 5, 4]] = 1.0, -1.0
 NAMES = {
     **vars(cp), "np": np, "x": x, "X": X, "s": s, "S": S, "D": D, "A": RNG.normal(size=(7, 6)),
     "B": RNG.normal(size=(4, 5)), "y": np.sign(RNG.normal(size=7)), "a": cp.Parameter(6, name="a"),
-    "lam": cp.Parameter(nonneg=True, name="lam"),
+    "lam": cp.Parameter(nonneg=True, name="lam"), "t": cp.Variable(nonneg=True, name="t"),
+    "P": cp.Parameter((6, 6), PSD=True, name="P"),
 }  # fmt: skip
 
 DIRECT = {
@@ -93,6 +94,19 @@ DIRECT = {
     "sum(exp(x) - multiply(a, x))": "exp linear",
     "trace(S) - log_det(S)": "linear neg_log_det symmetric",
     "-geo_mean(x)": "neg_geo_mean",
+    "norm(x)**3": "radial",
+    "matrix_frac(x, P)": "square",
+    "matrix_frac(X - B, Constant(np.diag([1.0, 2.0, 3.0, 4.0])))": "square",
+    "perspective(sum_squares(x - 1), t)": "nonneg quad_over_lin",
+    "perspective(-sum(log(x)), t)": "nonneg rel_entr",
+    "perspective(norm(x - 2) + 3, t)": "linear nonneg norm2",
+    "sum(huber(norm(X, axis=1), 0.5))": "radial",
+    "exp(norm(x))": "radial",
+    "norm(X, 1)": "max_norm",
+    "norm(X, 'inf')": "max_norm",
+    "max(norm(X, 1, axis=1))": "max_norm",
+    "mixed_norm(X, 2, np.inf)": "max_norm",
+    "sum(xexp(pos(x)))": "xexp",
     "-harmonic_mean(x)": "neg_pnorm",
     "-pnorm(X, 0.5)": "neg_pnorm",
     "inv_prod(x)": "inv_prod",
@@ -100,10 +114,8 @@ DIRECT = {
 }
 
 CONIC = (
-    "max(norm(X, 1, axis=1))",
-    "norm(x)**3",
     "matrix_frac(x[:3], S)",
-    "sum(xexp(pos(x)))",
+    "power(norm1(x), 3)",
 )
 
 

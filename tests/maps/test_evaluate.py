@@ -24,6 +24,7 @@ UNTABLED = {
     "gmatmul": "its matrix is in the atom's data; tested below",
     "dist_ratio": "its points are in the atom's data; tested below",
     "cholesky": "the conic route's own, no function of CVXPY; tested below",
+    "inverse_factor": "matrix_frac's own, no function of CVXPY; tested below",
 }
 
 
@@ -288,3 +289,20 @@ def test_cholesky_is_the_factor_of_semidefinite_matrices() -> None:
     x = torch.tensor(rng.standard_normal(3))
     (grad,) = torch.autograd.grad((lower[1].mT @ x).square().sum(), p)
     torch.testing.assert_close(grad[1], x[:, None] * x, atol=1e-10, rtol=1e-10)
+
+
+def test_inverse_factor_gives_the_fraction() -> None:
+    """‖L⁻¹x‖² = xᵀP⁻¹x, value and derivative; NaN for an indefinite matrix, whose neighbours are untouched."""
+    node = Apply("inverse_factor", (Leaf("P", (3, 3), Stage.INPUT),), (3, 3))
+    rng = np.random.default_rng(0)
+    half = rng.standard_normal((3, 3))
+    good, bad = half @ half.T + 0.1 * np.eye(3), np.diag([1.0, -1.0, 2.0])
+    p = torch.tensor(np.stack([good, bad]), requires_grad=True)
+    inverse = Environment({"P": p}, torch.float64, "cpu")(node)
+    assert inverse[1].isnan().all()
+    x = torch.tensor(rng.standard_normal(3))
+    fraction = (inverse[0] @ x).square().sum()
+    solved = torch.tensor(np.linalg.solve(good, x.numpy()))
+    torch.testing.assert_close(fraction, x @ solved, atol=1e-10, rtol=1e-10)
+    (grad,) = torch.autograd.grad(fraction, p)
+    torch.testing.assert_close(grad[0], -solved[:, None] * solved, atol=1e-9, rtol=1e-9)
