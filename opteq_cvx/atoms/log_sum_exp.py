@@ -32,7 +32,8 @@ class _Root(Implicit):
             total = omega.sum(-1, keepdim=True)
             return log_t - total.log(), (omega / (1.0 + omega)).sum(-1, keepdim=True) / total
 
-        s = newton(residual, high - t, high, high - t / v.shape[-1], high.abs())
+        room = 8.0 * torch.finfo(v.dtype).eps * (high.abs() + t)  # one entry above all others: the root is high − t
+        s = newton(residual, high - t - room, high, high - t / v.shape[-1], high.abs())
         omega = wright_omega(v - s + log_t)
         large = omega > 1.0
         x = torch.where(large, torch.where(large, omega, 1.0).log() + (s - log_t), v - omega)

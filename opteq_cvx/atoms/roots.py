@@ -149,8 +149,10 @@ def newton(
 ) -> Tensor:
     """The root of an increasing function in [low, high], finite bounds, entry by entry, to rounding.
 
-    A step that leaves the bracket, or is not half the last one, is replaced by a bisection. NaN stays NaN. Two small
-    steps in a row end it too: the first one leaves an error of its square, the second one is the noise of the residual.
+    A step that leaves the bracket, or is not half the last one, is replaced by a bisection; after two of these in a row
+    any step inside is taken, as with a root at the bracket's end every step is about half of it. NaN stays NaN. Two
+    small steps in a row end it too: the first one leaves an error of its square, the second one is the noise of the
+    residual.
 
     Args:
         residual: x to the function and its slope.
@@ -164,14 +166,16 @@ def newton(
     rounding = 2.0 * torch.finfo(x.dtype).eps
     small = torch.finfo(x.dtype).eps ** 0.6  # a relative step whose square is far below rounding
     near = torch.zeros_like(x, dtype=torch.bool)
+    bisect = free = near
     for _ in range(STEPS):
         g, slope = residual(x)
         low, high = torch.where(g <= 0, x, low), torch.where(g >= 0, x, high)
         step = torch.where(g == 0, 0.0, g / slope)
         to = x - step
         tiny = small * (x.abs() + scale)
-        slow = (2.0 * step.abs() > last) & (step.abs() > tiny)
-        bisect = slow | (to < low) | (to > high) | (step.isnan() & ~g.isnan())
+        slow = (2.0 * step.abs() > last) & (step.abs() > tiny) & ~free
+        before, bisect = bisect, slow | (to < low) | (to > high) | (step.isnan() & ~g.isnan())
+        free = before & bisect
         to = torch.where(bisect, low + 0.5 * (high - low), to)
         last = (to - x).abs()
         x = to

@@ -36,6 +36,23 @@ def test_newton_does_not_leave_a_root_that_it_starts_at() -> None:
     assert newton(lambda x: (x, torch.ones_like(x)), zero - 5.0, zero + 9.0, zero) == 0.0
 
 
+def test_newton_needs_no_bisections_for_a_root_at_the_end_of_the_bracket() -> None:
+    """Every step is then about half the bracket, and a rule that asks for less bisects down to rounding."""
+    v = torch.tensor([206.3, -50.0, 3.0], dtype=torch.float64)
+    steps = []
+
+    def residual(s: Tensor) -> tuple[Tensor, Tensor]:
+        steps.append(s)
+        omega = wright_omega(v - s)
+        total = omega.sum(-1, keepdim=True)
+        return -total.log(), (omega / (1.0 + omega)).sum(-1, keepdim=True) / total
+
+    high = v.logsumexp(-1, keepdim=True)
+    s = newton(residual, high - 1.0 - 1e-12, high, high - 1.0 / 3.0, high.abs())
+    assert float(s) == pytest.approx(205.3, rel=1e-14)  # ω(1) = 1: the largest entry has all the weight
+    assert len(steps) <= 10
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_wright_omega(dtype: torch.dtype) -> None:
     z = torch.tensor([-30.0, -3.0, -1.5, -1.0, 0.0, 1.0, 2.9, 3.1, 20.0, 500.0], dtype=dtype)

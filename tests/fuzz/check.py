@@ -1,11 +1,8 @@
-"""What became of one program: compiled, solved as a batch, a loop and shuffled, held against Clarabel."""
+"""What became of one program: compiled, solved as a batch, alone or in another order, held against Clarabel."""
 
-import signal
 import time
 import traceback
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,25 +12,24 @@ import torch
 
 import opteq_cvx as oc
 from opteq_cvx.errors import CompileError
-from opteq_cvx.ir.frozen import Array
 from opteq_cvx.solution import Solution
+from opteq_cvx.splitting.matrix_free import FactoredForwardBackward
+from opteq_cvx.splitting.thin_douglas_rachford import ThinDouglasRachford
 from opteq_cvx.status import Status
-from opteq_cvx.verify.differences import difference
-from opteq_cvx.verify.exact import solve_exact
 from tests.fuzz.builder import SAMPLES, dense
+from tests.fuzz.limits import TimeUpError, alarm
 from tests.fuzz.program import Made, make
+from tests.fuzz.repeat import ALL, POINT, apart, repeatable
+from tests.fuzz.slopes import differentiated
 from tests.fuzz.source import Source
 
 TOLERANCE = 1e-8  # of the layer
 OBJECTIVE = 1e-5  # relative, against Clarabel
 FEASIBLE = 1e-5  # relative to the size of the constraint's sides
-POINT = 1e-4  # relative distance of solutions, where the objective is strongly convex
 BETTER = 1e-6  # by which a feasible point beats a reference that is therefore not exact
 FAR = 1e5  # size of points at which Clarabel calls optimal what has no minimum
-SAME = 1e-5  # batch against loop
-SLOPE = 1e-3  # gradients against differences of the exact solver
 SLOW = 10.0  # seconds of this process for compiling and one batch
-LIMIT = 40  # seconds of this process after which a program is given up
+CHECKS = 30.0  # seconds of this process for all the rest: generator, reference, repetitions, gradients
 MAX_STEPS = 4_000
 EXACT = {"tol_gap_abs": 1e-10, "tol_gap_rel": 1e-10, "tol_feas": 1e-10}
 ACCEPTABLE = {"optimal": Status.CONVERGED, "infeasible": Status.PRIMAL_INFEASIBLE, "unbounded": Status.DUAL_INFEASIBLE}
@@ -47,6 +43,8 @@ class Outcome:
     note: str = ""
     kind: str = ""
     splitting: str = "-"
+    asked: str = ""
+    batch: str = ""
     atoms: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     steps: int = 0
@@ -57,30 +55,10 @@ class Outcome:
     text: str = ""
 
 
-class TimeUpError(Exception):
-    """A program took longer than LIMIT."""
-
-
-@contextmanager
-def alarm(seconds: int) -> Iterator[None]:
-    """Raise TimeUpError after so many seconds."""
-
-    def ring(*_: object) -> None:
-        raise TimeUpError(f"more than {seconds} s")
-
-    before = signal.signal(signal.SIGPROF, ring)
-    signal.setitimer(signal.ITIMER_PROF, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, before)
-
-
-def examine(source: Source, *, wild: bool = False, gradients: bool = False) -> Outcome:
+def examine(source: Source, *, wild: bool = False, gradients: bool = False, repeat: tuple[str, ...] = ALL) -> Outcome:
     """Make the source's program and classify it."""
     out = Outcome()
-    with warnings.catch_warnings(), alarm(LIMIT):
+    with warnings.catch_warnings(), alarm(SLOW + CHECKS, "all checks"):
         warnings.simplefilter("ignore")
         try:
             made = make(source, wild=wild)
@@ -89,7 +67,7 @@ def examine(source: Source, *, wild: bool = False, gradients: bool = False) -> O
         else:
             out.kind, out.labels, out.text = made.kind, made.labels, made.text
             try:
-                classify(made, out, gradients=gradients)
+                classify(made, out, gradients=gradients, repeat=repeat)
             except Exception as error:
                 place = traceback.extract_tb(error.__traceback__)[-1]
                 out.verdict = "slow" if isinstance(error, TimeUpError) else "crashed"
@@ -98,26 +76,25 @@ def examine(source: Source, *, wild: bool = False, gradients: bool = False) -> O
     return out
 
 
-def classify(made: Made, out: Outcome, *, gradients: bool) -> None:
+def classify(made: Made, out: Outcome, *, gradients: bool, repeat: tuple[str, ...]) -> None:
     """Fill the outcome of a program."""
     begin = time.process_time()
-    try:
-        layer = oc.compile(made.problem, tolerance=TOLERANCE, max_steps=MAX_STEPS).double()
-    except CompileError as error:
-        out.verdict, out.note = "refused", str(error)[:300]
-        return
-    out.splitting = layer.plan.name
-    out.atoms = tuple(sorted({t.atom for t in layer.program.terms}))
-    exactly(made, layer)
-    order = [next(i for i, p in enumerate(made.builder.inputs) if p.name() == n) for n in layer.input_names]
-    arrays = [torch.tensor(made.builder.values[i]) for i in order]
-    solution = layer.solve(*arrays) if arrays else layer.solve()
+    with alarm(SLOW, "compiling and solving"):
+        try:
+            layer = compiled(made, out)
+        except CompileError as error:
+            out.verdict, out.note = "refused", str(error)[:300]
+            return
+        exactly(made, layer)
+        order = [next(i for i, p in enumerate(made.builder.inputs) if p.name() == n) for n in layer.input_names]
+        arrays = [torch.tensor(made.builder.values[i]) for i in order]
+        solution = layer.solve(*arrays)
     out.seconds, out.steps = time.process_time() - begin, int(solution.stats.steps.max())
     samples = SAMPLES if arrays else 1
-    whole = bool(arrays)
-    notes = [against_exact(made, solution, i, whole) for i in range(samples)]
-    if not any(n.startswith("not converged") for n in notes):
-        notes += repeatable(made, layer, arrays, solution)
+    notes = [against_exact(made, solution, i, bool(arrays)) for i in range(samples)]
+    if arrays and not any(n.startswith("not converged") for n in notes):
+        out.batch = "all" if repeat == ALL else repeat[0].split()[0]
+        notes += repeatable(made, layer, arrays, solution, repeat)
     wrong = [n for n in notes if n.startswith("wrong")]
     missed = [n for n in notes if n.startswith("not converged")]
     unsure = [n for n in notes if n.startswith("skipped")]
@@ -125,14 +102,33 @@ def classify(made: Made, out: Outcome, *, gradients: bool) -> None:
         out.verdict, out.note = "wrong", "; ".join(wrong)
     elif missed:
         out.verdict, out.note = "not converged", "; ".join(missed)
-    elif out.seconds > SLOW:
-        out.verdict = "slow"
     elif len(unsure) == samples:
         out.verdict, out.note = "skipped", "; ".join(unsure)
     elif gradients and made.modulus > 0 and arrays and solution.status.all_converged:
         out.gradient = differentiated(made, layer, [a[:1] for a in arrays], order)
         if out.gradient.startswith("wrong"):
             out.verdict, out.note = "wrong", out.gradient
+
+
+def compiled(made: Made, out: Outcome) -> Any:
+    """The layer, by the splitting that was drawn for it where that one fits."""
+    options: Any = {"tolerance": TOLERANCE, "max_steps": MAX_STEPS}
+    layer = None
+    if made.asked is not None:
+        try:
+            layer = oc.compile(made.problem, splitting=made.asked, **options)
+            out.asked = repr(made.asked)
+        except CompileError:
+            pass
+    layer = oc.compile(made.problem, **options) if layer is None else layer
+    chosen = layer.plan.splitting
+    out.splitting = layer.plan.name
+    if isinstance(chosen, ThinDouglasRachford):
+        out.splitting += ", Woodbury"
+    if isinstance(chosen, FactoredForwardBackward) and "matrix-free" not in out.splitting:
+        out.splitting += ", matrix-free"
+    out.atoms = tuple(sorted({t.atom for t in layer.program.terms}))
+    return layer.double()
 
 
 def exactly(made: Made, layer: Any) -> None:
@@ -213,80 +209,3 @@ def violation(c: cp.Constraint) -> float:
     """By how much a constraint is violated, relative to its arguments."""
     sides = max((float(np.abs(dense(a.value)).max(initial=0.0)) for a in c.args), default=0.0)
     return float(np.max(np.abs(dense(c.violation())), initial=0.0)) / max(1.0, sides)
-
-
-def apart(a: Array, b: Array) -> float:
-    """Largest difference, relative to the size of b."""
-    return float(np.abs(a - b).max(initial=0.0) / max(1.0, np.abs(b).max(initial=0.0)))
-
-
-def repeatable(made: Made, layer: Any, arrays: list[torch.Tensor], solution: Solution) -> list[str]:
-    """Whether a loop over the samples and a shuffled batch give the batch's results."""
-    if not arrays:
-        return []
-    notes, order = [], torch.tensor([2, 0, 1])
-    runs: list[tuple[str, Solution, list[int]]] = [
-        ("shuffled", layer.solve(*(a[order] for a in arrays)), order.tolist())
-    ]
-    runs += [(f"alone {i}", layer.solve(*(a[i : i + 1] for a in arrays)), [i]) for i in range(SAMPLES)]
-    for name, other, samples in runs:
-        for place, i in enumerate(samples):
-            first, second = solution.status[i], other.status[place]
-            if first is not second:
-                word = "not converged" if Status.MAX_STEPS in (first, second) else "wrong"
-                notes.append(f"{word}: {name}: {second.name} for {first.name}")
-            elif first is Status.CONVERGED:
-                a, b = float(solution.objective[i]), float(other.objective[place])
-                if abs(a - b) > SAME * max(1.0, abs(a)):
-                    notes.append(f"wrong: {name}: objective {b:.8g} for {a:.8g}")
-                far = max(
-                    apart(
-                        other.variables[v.name()][place].detach().numpy(),
-                        solution.variables[v.name()][i].detach().numpy(),
-                    )
-                    for v in made.problem.variables()
-                )
-                if made.modulus > 0 and far > POINT:
-                    notes.append(f"wrong: {name}: {far:.1e} away")
-    return notes
-
-
-def differentiated(made: Made, layer: Any, arrays: list[torch.Tensor], order: list[int]) -> str:
-    """One directional derivative of a random functional of the solution, against differences of the exact solver."""
-    rng = np.random.default_rng(0)
-    problem, b = made.problem, made.builder
-    tensors = [a.clone().requires_grad_() for a in arrays]
-    solution = layer.solve(*tensors, tolerance=1e-10)
-    if not solution.status.all_converged:
-        return "unchecked: not converged at 1e-10"
-    variables = problem.variables()
-    seeds = {v.name(): rng.normal(size=v.shape) for v in variables}
-    total = sum((solution.variables[k][0] * torch.tensor(s)).sum() for k, s in seeds.items())
-    if not total.requires_grad:  # the solution depends on no input: a constant of the objective may
-        grads: tuple[torch.Tensor | None, ...] = (None,) * len(tensors)
-    else:
-        grads = torch.autograd.grad(total, tensors, allow_unused=True)
-    moves = []
-    for i, a in zip(order, arrays, strict=True):
-        move = rng.normal(size=a.shape[1:])
-        attributes = b.inputs[i].attributes
-        if attributes.get("PSD") or attributes.get("symmetric"):
-            move = move + move.T
-        moves.append(move)
-    slope = sum(float((g[0].numpy() * m).sum()) for g, m in zip(grads, moves, strict=True) if g is not None)
-
-    def phi(t: float) -> float:
-        values = {b.inputs[i]: a[0].numpy() + t * m for i, a, m in zip(order, arrays, moves, strict=True)}
-        found = solve_exact(problem, variables, values)
-        if not found.outputs:
-            return float("nan")
-        return sum(float((o * seeds[v.name()]).sum()) for o, v in zip(found.outputs, variables, strict=True))
-
-    estimate = difference(phi, scale=0.1, target=1e-6)
-    if not estimate.usable or estimate.error > 1e-4 * max(1.0, abs(estimate.value)):
-        return f"unchecked: {estimate.note or 'differences too rough'}"
-    if abs(slope - estimate.value) > SLOPE * max(1.0, abs(estimate.value)):
-        error = solution.stats.gradient_error
-        claim = "" if error is None else f", own estimate {float(error.max()):.0e}"
-        return f"wrong gradient: {slope:.6g}, differences {estimate.value:.6g} ± {estimate.error:.0e}{claim}"
-    return "right"

@@ -5,9 +5,24 @@ from dataclasses import dataclass
 import cvxpy as cp
 import numpy as np
 
+import opteq_cvx as oc
+from opteq_cvx.splitting.asked import SplittingChoice
 from tests.fuzz.builder import Builder
 from tests.fuzz.source import Source
-from tests.fuzz.terms import constraint, spelled_constraints, spelled_term, template
+from tests.fuzz.terms import constraint, featured, spelled_constraints, spelled_term, template
+
+DAVIS_YIN, WOODBURY, FACTORS = (
+    oc.DavisYin(),
+    oc.DouglasRachford(factor="woodbury"),
+    oc.ForwardBackward(matrix="factors"),
+)
+ASKED: tuple[SplittingChoice | None, ...] = (
+    *(None,) * 11,
+    *(DAVIS_YIN,) * 6,
+    *(oc.PDHG(),) * 2,
+    WOODBURY,
+    *(FACTORS,) * 5,
+)
 
 
 @dataclass(frozen=True)
@@ -15,6 +30,7 @@ class Made:
     """A program ready to be compiled.
 
     kind: "feasible", "infeasible" or "unbounded", by construction ("free": bounded or not, the solver says).
+    asked: a splitting to be taken where it fits, instead of the plan's.
     modulus: a strong convexity modulus of the objective in all variables, 0 where none is known.
     """
 
@@ -23,6 +39,7 @@ class Made:
     kind: str
     modulus: float
     labels: tuple[str, ...]
+    asked: SplittingChoice | None = None
 
     @property
     def text(self) -> str:
@@ -41,6 +58,11 @@ def make(source: Source, *, wild: bool = False) -> Made:
         for _ in range(1 + source.pick(2)):
             start_variable(b)
     terms: list[cp.Expression] = []
+    if source.chance(60):
+        label, found_terms, found_sets = featured(b)
+        labels.append(label)
+        terms += [weighted(b, term) for term in found_terms]
+        b.constraints += found_sets
     for _ in range(source.pick(3) + (not direct)):
         label, term = (template_term if source.chance(45) and b.variables else spelled_term)(b, direct)
         labels.append(label)
@@ -63,7 +85,8 @@ def make(source: Source, *, wild: bool = False) -> Made:
     total = total + (b.data(lambda rng: rng.normal()) if constants else 0.0)
     objective = cp.Maximize(-total) if source.chance(15) else cp.Minimize(total)
     b.at(0)
-    return Made(cp.Problem(objective, b.constraints), b, kind, max(modulus, 0.0), tuple(labels))
+    asked = source.choose(ASKED)
+    return Made(cp.Problem(objective, b.constraints), b, kind, max(modulus, 0.0), tuple(labels), asked)
 
 
 def plain_constraint(b: Builder, direct: bool) -> tuple[str, list[cp.Constraint]]:

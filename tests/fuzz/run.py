@@ -9,6 +9,7 @@ import torch
 from tests.fuzz.check import Outcome, examine
 from tests.fuzz.program import make
 from tests.fuzz.records import Record
+from tests.fuzz.repeat import chosen
 from tests.fuzz.source import Source, shrink
 
 GRADIENTS = 6  # one program in so many is differentiated, too
@@ -17,7 +18,7 @@ GRADIENTS = 6  # one program in so many is differentiated, too
 def run(seed: int, *, wild: bool = False, gradients: bool | None = None) -> Outcome:
     """The outcome of a seed."""
     wanted = seed % GRADIENTS == 0 if gradients is None else gradients
-    out = examine(Source(rng=np.random.default_rng(seed)), wild=wild, gradients=wanted)
+    out = examine(Source(rng=np.random.default_rng(seed)), wild=wild, gradients=wanted, repeat=chosen(seed))
     out.seed = seed
     return out
 
@@ -49,11 +50,11 @@ def smallest(seed: int, *, wild: bool) -> int:
     key = " ".join(first.note.split()[:3])
 
     def fails(choices: list[int]) -> bool:
-        again = examine(Source(choices), wild=wild, gradients=seed % GRADIENTS == 0)
+        again = examine(Source(choices), wild=wild, gradients=seed % GRADIENTS == 0, repeat=chosen(seed))
         return again.verdict == first.verdict and " ".join(again.note.split()[:3]) == key
 
     choices = shrink(first.choices, fails)
-    last = examine(Source(choices), wild=wild, gradients=seed % GRADIENTS == 0)
+    last = examine(Source(choices), wild=wild, gradients=seed % GRADIENTS == 0, repeat=chosen(seed))
     print(f"{first.verdict}: {first.note}\n{choices}\n{make(Source(choices), wild=wild).text}")
     print(f"{last.verdict}: {last.note}")
     return 0

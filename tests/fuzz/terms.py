@@ -7,11 +7,28 @@ import cvxpy as cp
 import numpy as np
 
 from opteq_cvx import atoms
-from opteq_cvx.atoms.contract import Spelling
+from opteq_cvx.atoms.contract import Atom, Spelling
+from opteq_cvx.declare import activation
 from opteq_cvx.verify.spelled import NAMES, draw_value
 from tests.fuzz.builder import SAMPLES, Builder, Shape
 
-SPELLINGS = tuple((a, s) for a in atoms.registry() for s in a.spellings if not a.name.startswith("activation"))
+ACTIVATIONS = {
+    "tanh": (-0.9, 0.9),
+    "sigmoid": (0.1, 0.9),
+    "softsign": (-0.9, 0.9),
+    "algebraic": (-0.9, 0.9),
+    "elu": (-0.8, 2.0),
+    "celu": (-0.8, 2.0),
+    "softmax": (0.05, 1.0),
+    "sparsemax": (0.05, 1.0),
+}
+"""Those whose convex function CVXPY can solve (it has no cone form of arctan's, softplus's and tanhshrink's), and where
+to start. Those of softmax and sparsemax are on the simplex."""
+
+KINDS = tuple(a for a in atoms.registry() if not a.name.startswith("activation"))
+TERMS = tuple(a for a in KINDS if not all(s.constraint for s in a.spellings))
+SETS = tuple(a for a in KINDS if any(s.constraint for s in a.spellings))
+FEATURED: tuple[str, ...] = (*(a.name for a in KINDS), *(f"activation {name}" for name in ACTIVATIONS))
 
 CURVED = {"neg_log_det": 10.0, "tr_inv": 10.0}
 
@@ -64,9 +81,31 @@ def own_variable(b: Builder, shape: Shape, spelling: Spelling, attributes: Any) 
     return b.variable(shape, value, **attributes)
 
 
-def spelled_term(b: Builder, direct: bool) -> tuple[str, cp.Expression]:
+def featured(b: Builder) -> tuple[str, list[cp.Expression], list[cp.Constraint]]:
+    """A term or a constraint of any atom, each as likely as the other, over variables: the passes find the atom."""
+    name = b.source.choose(FEATURED)
+    if name.startswith("activation"):
+        return name, [activated(b, name.split()[1])], []
+    kind = next(a for a in KINDS if a.name == name)
+    if b.source.choose(kind.spellings).constraint:
+        return name, [], spelled_constraints(b, True, kind)[1]
+    return name, [spelled_term(b, True, kind)[1]], []
+
+
+def activated(b: Builder, name: str) -> cp.Expression:
+    """f(x) + ½‖x‖² − ⟨a, x⟩ of an activation, at a = Wz + b its network's layer."""
+    n = b.size()
+    value = b.source.uniform(*ACTIVATIONS[name], n)
+    if name in ("softmax", "sparsemax"):
+        value = value / value.sum()
+    x = b.variable((n,), value)
+    return activation(name)(x) - b.data(lambda rng: rng.normal(size=n)) @ x
+
+
+def spelled_term(b: Builder, direct: bool, kind: type[Atom] | None = None) -> tuple[str, cp.Expression]:
     """An atom's own spelling over random affine arguments."""
-    kind, spelling = b.source.choose([(a, s) for a, s in SPELLINGS if not s.constraint])
+    kind = b.source.choose(TERMS) if kind is None else kind
+    spelling = b.source.choose([s for s in kind.spellings if not s.constraint])
     names = {**arguments(b, spelling, direct), **parameters_of(b, spelling)}
     if kind.name in CURVED:  # the text adds 10 I: keep the argument small beside it
         for name in spelling.variables:
@@ -80,9 +119,10 @@ def spelled_term(b: Builder, direct: bool) -> tuple[str, cp.Expression]:
     return kind.name, term if term.is_scalar() else cp.sum(term)
 
 
-def spelled_constraints(b: Builder, direct: bool) -> tuple[str, list[cp.Constraint]]:
+def spelled_constraints(b: Builder, direct: bool, kind: type[Atom] | None = None) -> tuple[str, list[cp.Constraint]]:
     """An atom's constraint; its arguments are shifted onto points that satisfy it."""
-    kind, spelling = b.source.choose([(a, s) for a, s in SPELLINGS if s.constraint])
+    kind = b.source.choose(SETS) if kind is None else kind
+    spelling = b.source.choose([s for s in kind.spellings if s.constraint])
     parameters = parameters_of(b, spelling)
     names = arguments(b, spelling, direct)
     tight = b.source.chance(15)
@@ -113,12 +153,13 @@ def nearest(
     found = evaluate(spelling, {**own, **parameters}) if spelling.text else []
     constraints = found if isinstance(found, list) else [found]
     problem = cp.Problem(cp.Minimize(sum(cp.sum_squares(own[k] - target[k]) for k in own)), constraints)
+    once = problem.is_dcp(dpp=True)  # canonicalized once for all targets
     rng, sums = np.random.default_rng(0), {k: np.zeros(v.shape) for k, v in own.items()}
     count = 1 if tight else 4
     for turn in range(count):
         for k, t in target.items():
             t.value = np.asarray(names[k].value) + (turn > 0) * 2.0 * rng.normal(size=t.shape)
-        problem.solve(solver="CLARABEL", ignore_dpp=True, tol_gap_abs=1e-10, tol_gap_rel=1e-10, tol_feas=1e-10)
+        problem.solve(solver="CLARABEL", ignore_dpp=not once, tol_gap_abs=1e-10, tol_gap_rel=1e-10, tol_feas=1e-10)
         for k, v in own.items():
             sums[k] = sums[k] + np.asarray(v.value) / count
     b.at(0)
