@@ -70,7 +70,8 @@ class DouglasRachford(SplittingChoice):
         adaptive: R is rebalanced, sample by sample, by the ratio of primal and dual residuals.
         factor: "dense" is one factorization of an n × n matrix, "woodbury" a diagonal and the dense rows of P and K;
             None takes the cheaper one.
-        newton: finish with semismooth Newton steps on the augmented Lagrangian, where proxes have cheap Jacobians.
+        newton: finish with semismooth Newton steps on the augmented Lagrangian, where proxes have cheap Jacobians, and
+            where these do not suffice and all rows lie in intervals by an interior point method.
 
     Raises:
         InputError: a number out of its range.

@@ -19,6 +19,7 @@ from opteq_cvx.maps.evaluate import Environment
 from opteq_cvx.splitting import asked, blocks, infeasibility, newton
 from opteq_cvx.splitting.balance import balance
 from opteq_cvx.splitting.contract import Certificate, Polished, Prepared, Splitting, Theta
+from opteq_cvx.splitting.finishing import finished
 from opteq_cvx.splitting.graph_form import GraphForm
 from opteq_cvx.splitting.jacobians import diagonalize, formable, jacobians
 from opteq_cvx.splitting.linearization import AutogradLinearization, Linearization
@@ -181,6 +182,7 @@ class DouglasRachford(Frozen, Splitting):
         program = newton.Program(self.form.blocks, Dense(p, k), q, b, rest)
         start = (x, metric * (v - w))
         done = newton.finish(program, sigma, metric, start, residuals, tolerance=tolerance, steps=steps)
+        done = finished(self.form.blocks, (p, q), (k, b), rest, done, tolerance=tolerance, steps=steps)
         state = torch.cat([sigma.sqrt() * done.x, metric.sqrt() * (done.w + done.y / metric)], dim=1)
         return Polished(state, done.steps, done.infeasible, done.unbounded)
 

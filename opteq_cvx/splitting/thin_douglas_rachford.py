@@ -21,6 +21,8 @@ from opteq_cvx.splitting import asked, blocks, infeasibility, newton
 from opteq_cvx.splitting.balance import balance
 from opteq_cvx.splitting.contract import Certificate, Polished, Prepared, Splitting, Theta
 from opteq_cvx.splitting.douglas_rachford import EQUALITY
+from opteq_cvx.splitting.finishing import finished
+from opteq_cvx.splitting.intervals import polyhedral
 from opteq_cvx.splitting.jacobians import diagonalize, formable, jacobians
 from opteq_cvx.splitting.linearization import AutogradLinearization, Linearization
 from opteq_cvx.splitting.optimality import GraphLinearization
@@ -213,6 +215,10 @@ class ThinDouglasRachford(Frozen, Splitting):
         program = newton.Program(graph.blocks, matrices, theta[0], theta[1], theta[FIXED:])
         start = (x, metric * (v - w))
         done = newton.finish(program, sigma, metric, start, residuals, tolerance=tolerance, steps=steps)
+        if bool((done.error > tolerance).any()) and polyhedral(graph.blocks) and newton.affordable(n**3, steps):
+            p, k = self.thin(theta).dense()
+            quadratic, rows = (p, theta[0]), (k, theta[1])
+            done = finished(graph.blocks, quadratic, rows, theta[FIXED:], done, tolerance=tolerance, steps=steps)
         state = torch.cat([sigma.sqrt() * done.x, metric.sqrt() * (done.w + done.y / metric)], dim=1)
         return Polished(state, done.steps, done.infeasible, done.unbounded)
 
