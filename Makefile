@@ -3,7 +3,7 @@
 # make compat: the core of the tests with the oldest and the newest CVXPY that setup.cfg allows.
 # make docs: the documentation in docs/_build/html, from docstrings, pages and committed notebooks; a warning is an error.
 # make coverage: lines and branches that the tests run, in one process; fails under 95 %.
-# make mutants MUTANT_ARGS="--count 80 --seed 0": small faults put into the code, one at a time; the tests must notice.
+# make mutants MUTANT_ARGS="--folder atoms --count 80": small faults put into the code, one at a time; the tests must notice.
 # make bench: speed and accuracy beside peers.   make notebooks NAMES="01 03": execute them and write them back.
 # pip's own settings apply (PIP_INDEX_URL, PIP_FIND_LINKS, ...), for example to choose a CPU build of torch.
 
@@ -13,7 +13,7 @@ OUT ?= demo_out
 PYTEST_ARGS ?= --numprocesses=auto
 BENCH_ARGS ?=
 FUZZ_ARGS ?= --count 1000 --seed 0 --out fuzz.jsonl
-MUTANT_ARGS ?= --count 80 --seed 0 --out mutants.json
+MUTANT_ARGS ?= --folder frontend --count 80 --seed 0 --out mutants.json
 NAMES ?=
 CVXPY := "==1.9.0" "<1.10"
 CORE := tests/frontend tests/layer tests/verify tests/bridge tests/regressions

@@ -52,4 +52,6 @@ def maps_of(expr: cp.Expression, scope: Scope) -> tuple[tuple[int, LinearMap], .
         return ((0, row.attrs(expr)["linear"](hoist(arguments(expr)[1], scope))),)
     if row is not None and row.op == "power":  # power(x, 1)
         return ((0, SHAPE_RULES["wrap"]((expr.shape,), expr.shape, {})[0]),)
+    if any(a.is_complex() for a in arguments(expr)):  # real(…) or imag(…)
+        raise UnsupportedError(complex_values(expr))
     return extracted(expr, scope)

@@ -1,6 +1,6 @@
 """The DCP check: errors name the smallest offending expression, the rule it breaks and what to write."""
 
-from typing import Any
+from typing import Any, NoReturn
 
 import cvxpy as cp
 
@@ -30,14 +30,9 @@ def check(problem: cp.Problem) -> None:
                 _refuse(_left(constraint), "convex", "smaller side minus the larger one", where, words)
             elif kind(constraint) == "nonneg":
                 _refuse(constraint.args[0], "concave", "expression that is to be nonnegative", where, words)
-            else:
-                for arg in constraint.args:
-                    if not arg.is_affine():
-                        _refuse(arg, "affine", "argument of this constraint", where, words)
-            fix = "relax the constraint to a convex one"
-            raise NotConvexError(message("the constraint is not convex", "a DCP constraint", fix, f'{where} "{words}"'))
-    found, expected = "the problem does not follow the DCP rules", "a convex problem by DCP"
-    raise NotConvexError(message(found, expected, "check the objective and each constraint with .is_dcp()"))
+            else:  # all others are of affine arguments
+                wrong = next(arg for arg in constraint.args if not arg.is_affine())
+                _refuse(wrong, "affine", "argument of this constraint", where, words)
 
 
 def _left(constraint: Any) -> cp.Expression:
@@ -45,7 +40,7 @@ def _left(constraint: Any) -> cp.Expression:
     return left
 
 
-def _refuse(expr: cp.Expression, want: str, what: str, where: str, words: str) -> None:
+def _refuse(expr: cp.Expression, want: str, what: str, where: str, words: str) -> NoReturn:
     origin = f'{where} "{words}"'
     culprit = smallest(expr)
     if culprit is None:

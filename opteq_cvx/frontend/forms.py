@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from opteq_cvx.errors import NotConvexError, UnsupportedError, message
 from opteq_cvx.frontend.scope import text
+from opteq_cvx.frontend.ties import check_output
 from opteq_cvx.ir.program import Output
 
 
@@ -153,6 +154,7 @@ def _real(problem: cp.Problem, wanted: Sequence[Any]) -> Form:
             found = "a dual variable of a complex program"
             raise UnsupportedError(message(found, "a real constraint of it", "list the constraint itself"))
         else:
+            check_output(w, problem.variables(), real=False)
             re, im = step.canonicalize_tree(w, *step.memory)
             re = cp.Constant(0.0 * w.value if w.is_constant() else 0.0) if re is None else re
             shown.append(Shown(_used(re, real), _name(w), None if im is None else _used(im, real)))

@@ -12,11 +12,12 @@ from opteq_cvx.frontend.constraints import read_constraint
 from opteq_cvx.frontend.dcp import check
 from opteq_cvx.frontend.declaration import Declaration
 from opteq_cvx.frontend.forms import Shown, dressed, form, is_complex
+from opteq_cvx.frontend.listed import as_list, gathered
 from opteq_cvx.frontend.names import addends
 from opteq_cvx.frontend.roles import roles
 from opteq_cvx.frontend.scope import Scope, text
 from opteq_cvx.frontend.terms import function_terms
-from opteq_cvx.frontend.ties import Ties, check_affine, check_ties, gathered, variables_of
+from opteq_cvx.frontend.ties import Ties, check_output, check_ties, variables_of
 from opteq_cvx.frontend.transforms import expand
 from opteq_cvx.frontend.tree import tree
 from opteq_cvx.frontend.variables import Unknown, attribute_terms, names_of, unknown
@@ -59,7 +60,10 @@ def read(
         UnsupportedError: a discrete variable, a complex parameter, or a function that no route covers.
         CompileError: a parameter without a role, repeated names, an output or a tie that is not affine.
     """
-    problems = gathered(problem)
+    problems, inputs, outputs = gathered(problem), as_list(inputs, "inputs"), as_list(outputs, "outputs")
+    if gp and len(problems) > 1:
+        words, fix = f"{len(problems)} problems with gp=True", "compile each by itself, or write them as one"
+        raise UnsupportedError(message(words, "one geometric program", fix))
     shown: tuple[Shown, ...] = ()
     if gp or (len(problems) == 1 and is_complex(problems[0])):
         real = form(problems[0], outputs, gp=gp)
@@ -180,11 +184,7 @@ def check_outputs(variables: Sequence[cp.Variable], outputs: Sequence[Any] | Non
     if outputs is None:
         return tuple(variables)
     for expr in outputs:
-        if not isinstance(expr, cp.Expression):
-            found = f"outputs holds a {type(expr).__name__}"
-            raise CompileError(message(found, "variables or affine expressions", "list the CVXPY expression itself"))
-        fix = "return the variables it is made of, and compute it from them in torch"
-        check_affine(expr, variables, f'the output "{text(expr)}"', fix)
+        check_output(expr, variables)
     return tuple(outputs)
 
 

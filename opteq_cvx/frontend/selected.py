@@ -52,7 +52,7 @@ def read_selected(
         CompileError: as `read` does; `select` is no objective, or holds variables that the problem lacks.
         NotConvexError: `select` breaks a DCP rule.
     """
-    omega = _omega(problem, select)
+    omega = second_objective(problem, select)
     epsilon, rho = cp.Parameter(nonneg=True, name=EPSILON), cp.Parameter(nonneg=True, name=RIDGE)
     alone = read(cp.Problem(cp.Minimize(omega)), inputs).program
     strong, quadratic, isotropic = _kind(alone, omega, problem)
@@ -80,8 +80,13 @@ def read_selected(
     return SelectedReading(reading, both.program, text(omega), len(addends(own)), strong, quadratic, isotropic)
 
 
-def _omega(problem: cp.Problem, select: Any) -> Any:
-    """The convex expression to minimize over the solution set."""
+def second_objective(problem: cp.Problem, select: Any) -> Any:
+    """The convex expression to minimize over the solution set.
+
+    Raises:
+        CompileError: `select` is no objective, or holds variables that the problem lacks.
+        NotConvexError: it breaks a DCP rule.
+    """
     if not isinstance(select, cp.Minimize | cp.Maximize):
         found = f"select={type(select).__name__}"
         raise CompileError(message(found, "cp.Minimize(...) or cp.Maximize(...)", "wrap the expression in cp.Minimize"))

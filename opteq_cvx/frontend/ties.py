@@ -13,22 +13,6 @@ Ties = Mapping[cp.Parameter, cp.Expression]
 """Parameters by identity, and the expression that each has the value of."""
 
 
-def gathered(problem: cp.Problem | Sequence[cp.Problem]) -> tuple[cp.Problem, ...]:
-    """One problem or several, as a tuple.
-
-    Raises:
-        CompileError: the list is empty or holds something else.
-    """
-    problems = (problem,) if isinstance(problem, cp.Problem) else tuple(problem)
-    for one in problems:
-        if not isinstance(one, cp.Problem):
-            found = f"a {type(one).__name__} among the problems"
-            raise CompileError(message(found, "a cvxpy.Problem, or a list of them", "wrap it in cp.Problem(...)"))
-    if not problems:
-        raise CompileError(message("no problem", "at least one", "pass a cvxpy.Problem"))
-    return problems
-
-
 def variables_of(problems: Sequence[cp.Problem]) -> list[cp.Variable]:
     """The variables of all problems, problem by problem.
 
@@ -70,13 +54,18 @@ def check_ties(variables: Sequence[cp.Variable], ties: Any) -> tuple[tuple[cp.Pa
     return tuple(pairs)
 
 
-def check_affine(expr: cp.Expression, variables: Sequence[cp.Variable], origin: str, fix: str) -> None:
+def check_affine(
+    expr: cp.Expression, variables: Sequence[cp.Variable], origin: str, fix: str, *, real: bool = True
+) -> None:
     """Refuse an expression that is not affine in `variables`.
 
     Raises:
-        CompileError: it is not affine, complex, or holds another variable.
+        CompileError: it is not affine, complex unless `real` is False, or holds another variable.
     """
-    if not expr.is_affine() or expr.is_complex():
+    if real and expr.is_complex():
+        found, remedy = f"{origin} has complex values", "return its real and imaginary parts, and join them in torch"
+        raise CompileError(message(found, "a real expression of a program with real variables", remedy))
+    if not expr.is_affine():
         found = f"{origin} is {expr.curvature.lower()}"
         raise CompileError(message(found, "an affine expression of the variables", fix))
     known = {id(v) for v in variables}
@@ -84,3 +73,16 @@ def check_affine(expr: cp.Expression, variables: Sequence[cp.Variable], origin: 
         if id(v) not in known:
             found = f"{origin} holds {v.name()!r}, which is no variable of the problem"
             raise CompileError(message(found, "variables of the problem", "use it in the problem, or drop it"))
+
+
+def check_output(expr: Any, variables: Sequence[cp.Variable], *, real: bool = True) -> None:
+    """Refuse an output that is no affine expression of the variables.
+
+    Raises:
+        CompileError: it is something else, or as `check_affine` says.
+    """
+    if not isinstance(expr, cp.Expression):
+        found = f"outputs holds a {type(expr).__name__}"
+        raise CompileError(message(found, "variables or affine expressions", "list the CVXPY expression itself"))
+    fix = "return the variables it is made of, and compute it from them in torch"
+    check_affine(expr, variables, f'the output "{text(expr)}"', fix, real=real)

@@ -213,10 +213,7 @@ def _quad_over_lin(args: tuple[Node, ...], shape: Shape, words: str, attrs: Attr
 
 
 def _power(args: tuple[Node, ...], shape: Shape, words: str, attrs: Attrs, expr: Any) -> Node:
-    if "p" not in attrs:
-        found = f"the exponent {text(expr.p)} is a parameter, and the curvature changes with its value"
-        raise UnsupportedError(message(found, "a constant exponent", "write the exponent as a number", f'"{words}"'))
-    p = attrs["p"]
+    p = attrs["p"]  # a parameter in its place is no DCP
     if p == 0:
         return param_node(act.spread(const(1.0), shape), words)
     if p == 1:

@@ -60,6 +60,7 @@ MINIMIZE = (
     "quad_over_lin(x, s) + quad_over_lin(X, lam + 1) + quad_over_lin(x, 4)",
     "sum(power(x, 3)) + sum(power(x, 1.5)) + sum(power(x, 4))",
     "sum(inv_pos(x)) + sum(power(x, 1)) + sum(x**2)",
+    "sum(power(x, 0)) * mu - sum(log1p(sqrt(x)))",
     "pnorm(x, 3) + norm(x, 'inf') + sum(norm(X, 'inf', axis=1))",
     "norm(X, 1) - pnorm(y, 0.5)",
     "sum(pnorm(X[0], 2.5)) + sum(max(T, axis=(0, 2)))",

@@ -34,6 +34,7 @@ PARAM: dict[str, Callable[..., Any]] = {
     "power": lambda x, *p, **attrs: np.power(x, p[0] if p else attrs["p"]),
     "norm_nuc": cp.normNuc,
     "inverse_factor": lambda p: np.linalg.inv(np.linalg.cholesky(p)),
+    "cholesky": np.linalg.cholesky,
 }
 
 

@@ -1,34 +1,35 @@
 """`python -m tests.mutation --count N --seed S`: N faults drawn at random, each against the tests that run its line.
 
 A mutant is *killed* when one of these tests fails or takes too long. A survivor asks for a test, or for the reason
-why nobody could notice it (`equivalent`): they are printed with their place to be looked at.
+why nobody could notice it (`equivalent`): it is printed with its place, to be looked at.
 """
 
 import argparse
 import json
 import random
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
+import pytest
+
 from tests.mutation.operators import Mutant, mutants
-from tests.mutation.run import HOMES, ROOT, Lines, checkout, survey, verdict
+from tests.mutation.run import QUIET, ROOT, Driver, Record
 
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One mutant and what became of it: the verdict, the test that noticed, how many tests run its line."""
-
-    folder: str
-    place: str
-    change: str
-    verdict: str
-    by: str
-    tests: int
-    seconds: float
+HOMES = {
+    "atoms": ("tests/atoms",),
+    "frontend": (
+        "tests/frontend",
+        "tests/ties",
+        "tests/atoms/test_level_set.py",
+        "tests/atoms/test_epigraph.py",
+        "tests/declare/test_activation.py",
+        "tests/declare/test_convolution.py",
+    ),
+}
+"""The tests of a folder of the package."""
 
 
 def draw(folder: str, count: int, seed: int) -> list[tuple[str, Mutant]]:
@@ -43,34 +44,27 @@ def draw(folder: str, count: int, seed: int) -> list[tuple[str, Mutant]]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Survey, run, print; 1 when a mutant survives."""
+    """Draw, run, print; 1 when a mutant survives."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__)
-    parser.add_argument("--folders", nargs="+", default=list(HOMES), choices=HOMES, help="of the package")
-    parser.add_argument("--count", type=int, default=80, help="mutants of each folder")
+    parser.add_argument("--folder", default="frontend", choices=HOMES, help="of the package")
+    parser.add_argument("--tests", nargs="+", default=None, help="tests to ask, by default those of the folder")
+    parser.add_argument("--count", type=int, default=80)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=None, help="JSON file for the outcomes")
-    parser.add_argument("--lines", type=Path, default=None, help="folder that keeps which test runs which line")
+    parser.add_argument("--lines", type=Path, default=None, help="file that keeps which test runs which line")
     options = parser.parse_args(arguments)
     records: list[Record] = []
-    with tempfile.TemporaryDirectory() as scratch:
-        copy = checkout(Path(scratch))
-        for folder in options.folders:
-            known = None if options.lines is None else options.lines / f"{folder}.json"
-            lines = Lines.read(known) if known is not None and known.exists() else survey(copy, folder)
-            if known is not None:
-                lines.dump(known)
-            for path, mutant in draw(folder, options.count, options.seed):
-                tests = lines.of(path, mutant.first, mutant.last)
-                word, by, seconds = verdict(copy, path, mutant.source, tests, lines)
-                place = f"{path}:{mutant.first}"
-                change = f"{mutant.kind}: {mutant.before}  ->  {mutant.after}"
-                records.append(Record(folder, place, change, word, by, len(tests), round(seconds, 1)))
-                print(f"{word:8} {seconds:6.1f} s  {place}  {change}", flush=True)
-                if options.out is not None:
-                    options.out.write_text(json.dumps([asdict(r) for r in records], indent=1) + "\n")
-    for folder in options.folders:
-        print(folder, dict(Counter(r.verdict for r in records if r.folder == folder)))
-    return int(any(r.verdict in ("survived", "no test") for r in records))
+
+    def tell(record: Record) -> None:
+        records.append(record)
+        print(f"{record.verdict:8} {record.seconds:6.1f} s  {record.place}  {record.change}", flush=True)
+        if options.out is not None:
+            options.out.write_text(json.dumps([asdict(r) for r in records], indent=1) + "\n")
+
+    driver = Driver(options.folder, draw(options.folder, options.count, options.seed), options.lines, tell)
+    code = pytest.main([*QUIET, *(options.tests or HOMES[options.folder])], plugins=[driver])
+    print(dict(Counter(r.verdict for r in records)))
+    return int(code not in (0, 5) or any(r.verdict in ("survived", "no test") for r in records))
 
 
 if __name__ == "__main__":

@@ -38,14 +38,19 @@ TWINS |= {b: a for a, b in TWINS.items()}
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """One fault: where it is, what stood there and what stands there now, and the module's text with it."""
+    """One fault: where it is, what stood there and what stands there now, and the module with it."""
 
     kind: str
     first: int
     last: int
     before: str
     after: str
-    source: str
+    tree: ast.Module
+
+    @property
+    def source(self) -> str:
+        """The module as text."""
+        return ast.unparse(self.tree) + "\n"
 
 
 def mutants(text: str) -> Iterator[Mutant]:
@@ -59,8 +64,8 @@ def mutants(text: str) -> Iterator[Mutant]:
             changed = copy.deepcopy(tree)
             target = list(ast.walk(changed))[at]
             replaced = ast.fix_missing_locations(_Replace(target, new).visit(changed))
-            yield Mutant(kind, node.lineno, node.end_lineno or node.lineno, _one_line(node), _one_line(new),
-                         ast.unparse(replaced) + "\n")  # fmt: skip
+            last = node.end_lineno or node.lineno
+            yield Mutant(kind, node.lineno, last, _one_line(node), _one_line(new), replaced)
 
 
 class _Replace(ast.NodeTransformer):

@@ -1,11 +1,14 @@
 """The faults themselves: each is one change that compiles, and none hides in text or annotations."""
 
 import ast
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.mutation.operators import mutants
-from tests.mutation.run import Lines
+from tests.mutation.patch import patch
+from tests.mutation.survey import Lines
 
 CASES = (
     # (text, every replacement that is expected)
@@ -44,3 +47,34 @@ def test_a_line_names_its_tests_the_fastest_first_and_an_import_all_of_its_modul
     assert lines.of("m.py", 3, 4) == ["fast", "other", "slow"]
     assert lines.of("m.py", 1, 1) == ["fast", "other", "slow"]
     assert lines.of("unknown.py", 1, 1) == []
+
+
+MODULE = """
+LIMIT = 3
+
+def wrap(f):
+    return lambda *a: f(*a)
+
+@wrap
+def f(x):
+    return [y for y in range(x) if y < LIMIT]
+
+class C:
+    def g(self, x):
+        inner = lambda y: y + x
+        return inner(1)
+"""
+
+
+def test_functions_are_exchanged_in_place_and_module_bodies_are_not(tmp_path: Path) -> None:
+    path = tmp_path / "module.py"
+    names: dict[str, Any] = {}
+    exec(compile(MODULE, str(path), "exec"), names)
+    f, g = names["f"], names["C"]().g
+    found = {m.after: m for m in mutants(MODULE)}
+    assert (f(5), g(2)) == ([0, 1, 2], 3)
+    assert patch(path, MODULE, found["y <= LIMIT"].tree)
+    assert f(5) == [0, 1, 2, 3]
+    assert patch(path, MODULE, found["y - x"].tree)
+    assert g(2) == -1
+    assert not patch(path, MODULE, found["4"].tree)
