@@ -10,11 +10,16 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from opteq_cvx.fused import Clip, burst
+
 Map = Callable[[Tensor], Tensor]
 """(B, d) → (B, d), sample by sample."""
 
 Heavy = Callable[[Tensor, Tensor], Tensor]
 """(z_k, z_{k−1}) ↦ z_{k+1}; may overwrite z_{k−1}, and return it."""
+
+Repeated = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
+"""(z_k, z_{k−1}, count) ↦ (z_{k+count}, z_{k+count−1}); may overwrite z_{k−1}."""
 
 Newton = Callable[[Tensor, float], Tensor | None]
 """(z, budget) ↦ z after one semismooth Newton step on z = T(z), None where that costs more than `budget` steps of T."""
@@ -48,20 +53,54 @@ class Steps:
         prox = self.prox(a)
         return lambda z, before: prox(moved(z, before, self.gradient(z), a, b))
 
+    def repeated(self, a: float, b: float, *, fused: bool = False) -> Repeated:
+        """Many steps of `heavy`; with `fused`, in one kernel where there is one for this map."""
+        step = self.heavy(a, b)
+
+        def many(z: Tensor, before: Tensor, count: int) -> tuple[Tensor, Tensor]:
+            for _ in range(count):
+                z, before = step(z, before), z
+            return z, before
+
+        return many
+
 
 class SharedSteps(Steps):
-    """As `Steps` for z − γ∇g(z) = z M + c with one M (d, d) for all samples, c (1|B, d)."""
+    """As `Steps` for z − γ∇g(z) = z M + c with one M (d, d) for all samples, c (1|B, d).
 
-    def __init__(self, m: Tensor, c: Tensor, prox: Callable[[float], Map], newton: Newton | None = None) -> None:
+    `clip` gives the prox at a = 1 where it shrinks and clips entry by entry, else None.
+    """
+
+    def __init__(
+        self,
+        m: Tensor,
+        c: Tensor,
+        prox: Callable[[float], Map],
+        newton: Newton | None = None,
+        clip: Callable[[], Clip | None] | None = None,
+    ) -> None:
         super().__init__(lambda z: torch.addmm(c, z, m), prox, newton)
-        self.m, self.c = m, c
+        self.m, self.c, self.clip = m, c, clip
 
     @override
     def heavy(self, a: float, b: float) -> Heavy:
         """One product with (1 + b − a) I + aM."""
-        m, c, prox = self.m * a, self.c * a, self.prox(a)
-        m.diagonal().add_(1.0 + b - a)
+        (m, c), prox = self._stretched(a, b), self.prox(a)
         return lambda z, before: prox(torch.add(c, before, alpha=-b, out=before).addmm_(z, m))
+
+    @override
+    def repeated(self, a: float, b: float, *, fused: bool = False) -> Repeated:
+        clip = self.clip() if fused and self.clip is not None else None
+        if clip is None:
+            return super().repeated(a, b)
+        (m, c), scaled = self._stretched(a, b), clip.scaled(a)
+        return lambda z, before, count: burst(z, before, m, c, scaled, b, count)
+
+    def _stretched(self, a: float, b: float) -> tuple[Tensor, Tensor]:
+        """(1 + b − a) I + aM and ac."""
+        m = self.m * a
+        m.diagonal().add_(1.0 + b - a)
+        return m, self.c * a
 
 
 def moved(z: Tensor, before: Tensor, image: Tensor, a: float, b: float) -> Tensor:

@@ -17,7 +17,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from opteq_cvx.descent import Heavy, Map, Steps, moved
+from opteq_cvx.descent import Map, Repeated, Steps, moved
 from opteq_cvx.iterate.contract import Iterate, Progress, Stop
 from opteq_cvx.iterate.driver import Board
 from opteq_cvx.maps.peek import known_finite
@@ -108,35 +108,35 @@ def heavy_ball(
     coarse: Steps | None = None,
     history: bool = False,
     progress: Progress | None = None,
+    fused: bool = False,
 ) -> Iterate:
     """Iterate from z0 (B, d) until every sample is done; maps that `restrict` gives are `Steps`.
 
     With `coarse`, the same map in float32, the first steps are taken by it, as far as float32 reaches. With `history`
     the checks keep the distance that `stop` says, and there are no Newton steps between them; otherwise they come when
-    something is expected of them.
+    something is expected of them. With `fused` the steps between checks are one kernel where the map has one.
     """
     tuner = Tuner(stop.rate)
     if coarse is None:
         z, before, steps = z0.clone(), z0.clone(), 0
     else:
-        z, before, steps = early(coarse, z0, stop, tuner)
+        z, before, steps = early(coarse, z0, stop, tuner, fused=fused)
         stop = replace(stop, max_steps=stop.max_steps - steps)
     first = 1 if coarse is None else LEAST
-    done = drive(restrict, z, before, stop, tuner, first=first, history=history, progress=progress)
+    done = drive(restrict, z, before, stop, tuner, first=first, history=history, progress=progress, fused=fused)
     return replace(done, steps=done.steps + steps) if steps else done
 
 
-def early(map_: Steps, z0: Tensor, stop: Stop, tuner: Tuner) -> tuple[Tensor, Tensor, int]:
+def early(map_: Steps, z0: Tensor, stop: Stop, tuner: Tuner, *, fused: bool = False) -> tuple[Tensor, Tensor, int]:
     """Steps in float32 until half the samples are within its reach: the last two states in the dtype of z0, and steps.
 
     Samples that are not finite in float32 start again at z0.
     """
     z = z0.float()
-    before, steps, step = z.clone(), 0, map_.heavy(tuner.a, tuner.b)
+    before, steps, many = z.clone(), 0, map_.repeated(tuner.a, tuner.b, fused=fused)
     pause = stop.check_every
     while steps + pause < stop.max_steps and steps < MOST_COARSE:
-        for _ in range(pause - 1):
-            z, before = step(z, before), z
+        z, before = many(z, before, pause - 1)
         image, after = look(map_, z, before, tuner)
         steps += pause
         residual = torch.linalg.vector_norm(image.sub_(z), dim=1).div_(
@@ -146,7 +146,7 @@ def early(map_: Steps, z0: Tensor, stop: Stop, tuner: Tuner) -> tuple[Tensor, Te
         if bool(residual.median() <= REACH):
             break
         if tuner.observe(residual, pause):
-            step = map_.heavy(tuner.a, tuner.b)
+            many = map_.repeated(tuner.a, tuner.b, fused=fused)
         pause = tuner.pause(residual / REACH)
     tuner.before = None
     if known_finite(z) and known_finite(before):
@@ -165,30 +165,29 @@ def drive(
     first: int,
     history: bool,
     progress: Progress | None,
+    fused: bool = False,
 ) -> Iterate:
     """The loop in the dtype of z, with the checks of `driver.drive`; `before` may be overwritten."""
     board = Board(z, stop, history=history, progress=progress)
     map_ = _descent(restrict(None))
-    step: Heavy | None = None
+    many: Repeated | None = None
     taken, pause, trial = 0, min(first, stop.max_steps), TRIAL
     while True:
-        if pause > 1 and step is None:
-            step = map_.heavy(tuner.a, tuner.b)
-        for _ in range(pause - 1):
-            assert step is not None
-            z, before = step(z, before), z
+        if pause > 1:
+            many = map_.repeated(tuner.a, tuner.b, fused=fused) if many is None else many
+            z, before = many(z, before, pause - 1)
         image, after = look(map_, z, before, tuner)
         taken += pause
         if not board.check(z, image, taken) or taken >= stop.max_steps:
             return board.result()
         if tuner.observe(board.seen, pause):
-            step = None
+            many = None
         pause = stop.check_every if history else tuner.pause(board.seen / board.threshold)
         z, after = board.revive(z, after)
         keep = board.compact()
         if keep is not None:
             z, after = z[keep], after[keep]
-            map_, step = _descent(restrict(board.rows)), None
+            map_, many = _descent(restrict(board.rows)), None
             tuner.before = None
         if map_.newton is not None and taken >= trial and not history:
             budget = tuner.left(float((board.seen / board.threshold).max()))

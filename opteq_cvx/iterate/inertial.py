@@ -30,7 +30,14 @@ class Inertial(Iteration):
     momentum, so that a contraction always converges.
     Source: Nesterov, *Introductory Lectures on Convex Optimization* (2004), scheme 2.2.11; the linear analysis that ρ
     is read from: O'Donoghue and Candès, *Adaptive restart for accelerated gradient schemes* (2015), section 4.
+
+    Args:
+        fused: take the heavy ball's steps between two checks in one Triton kernel: on a CUDA device in float32, for
+            programs of one shared matrix, up to 1,024 unknowns and a prox of signs, bounds and l1 norms. Others, and
+            machines without Triton, take the same steps by torch. Off until it is measured on your device.
     """
+
+    fused: bool = False
 
     @override
     def run(
@@ -42,8 +49,8 @@ class Inertial(Iteration):
         history: bool = False,
         progress: Progress | None = None,
     ) -> Iterate:
-        if heavy(z0) and isinstance(restrict(None), Steps):
-            return heavy_ball(restrict, z0, stop, history=history, progress=progress)
+        if (heavy(z0) or (self.fused and z0.shape[0] > 0)) and isinstance(restrict(None), Steps):
+            return heavy_ball(restrict, z0, stop, history=history, progress=progress, fused=self.fused)
         return drive(Tuned(z0), restrict, z0, stop, history=history, progress=progress)
 
     def run_mixed(self, coarse: Map, restrict: Restrict, z0: Tensor, stop: Stop) -> Iterate:
@@ -51,8 +58,8 @@ class Inertial(Iteration):
 
         The switch comes when half the samples are within the reach of float32.
         """
-        if heavy(z0) and isinstance(coarse, Steps):
-            return heavy_ball(restrict, z0, stop, coarse=coarse)
+        if (heavy(z0) or (self.fused and z0.shape[0] > 0)) and isinstance(coarse, Steps):
+            return heavy_ball(restrict, z0, stop, coarse=coarse, fused=self.fused)
         rule, z, steps, pause = Tuned(z0.float()), z0.float(), 0, 1
         while steps + stop.check_every < stop.max_steps and steps < MOST_COARSE:
             for _ in range(pause - 1):

@@ -19,6 +19,7 @@ from opteq_cvx.ir.frozen import Frozen
 from opteq_cvx.maps.evaluate import Environment
 from opteq_cvx.maps.peek import known_true
 from opteq_cvx.splitting import asked, blocks, infeasibility, newton, support
+from opteq_cvx.splitting.clipped import clip_of
 from opteq_cvx.splitting.contract import Polished, Prepared, Splitting, Theta
 from opteq_cvx.splitting.jacobians import formable
 from opteq_cvx.splitting.linearization import AutogradLinearization, Linearization, SymmetricLinearization
@@ -120,7 +121,8 @@ class ForwardBackward(Frozen, Splitting):
         by_newton = self.options.newton and self._entrywise
         newton = partial(self._newton, theta=theta, prepared=prepared) if by_newton else None
         if m.shape[0] == 1:
-            return SharedSteps(m[0], c, prox, newton)
+            clip = partial(clip_of, self.parts.blocks, self.dimension, gamma, rest)
+            return SharedSteps(m[0], c, prox, newton, clip)
         middle = c.unsqueeze(1)
 
         def gradient(z: Tensor) -> Tensor:

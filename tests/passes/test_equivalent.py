@@ -82,6 +82,11 @@ CASES = (
     Case("norm2(x[:4]) + 2 * norm2(x[2:])", ("norm2", "norm2"), "Douglas–Rachford"),
     Case("ptp(x)", ("max", "max"), "Douglas–Rachford"),
     Case("cvar(x, 0.5)", ("sum_largest",)),
+    Case("(lam * norm1(x[:2]), [x[3:5] >= 0, x[5] <= 0])", ("abs", "nonneg", "nonpos")),
+    Case("(lam * norm1(x[:3]), [x[:3] >= -r, x[:3] <= w[:3], x[4:] >= 0])", ("abs", "box", "nonneg")),
+    Case("(lam * norm(x[:3]), [x[3:5] >= -r, x[4:] <= w[4:]])", ("norm2", "box")),
+    Case("(lam * norm1(x[:4]), [x[2:4] <= w[:2], x[3:] >= -1])", ("abs", "box"), "Douglas–Rachford"),
+    Case("(lam * norm1(x), [x[3:5] >= 0, x[5] <= 0])", ("abs", "box")),
 )
 
 
@@ -95,6 +100,7 @@ def declared(case: Case) -> tuple[cp.Problem, cp.Variable, list[cp.Parameter]]:
         p.value = rng.uniform(0.3, 1.5, p.shape) if k in ("w", "lam", "r") else rng.normal(size=p.shape)
     written = eval(case.text, {**vars(cp), "np": np, "x": x, "A": A, **made})
     penalty, constraints = (0.0, written) if isinstance(written, list) else (written, [])
+    penalty, constraints = written if isinstance(written, tuple) else (penalty, constraints)
     half = rng.normal(size=(N, N))
     cost = 0.5 * cp.quad_form(x, half @ half.T + 0.3 * np.eye(N)) + made["c"] @ x + penalty
     problem = cp.Problem(cp.Minimize(cost), constraints)
