@@ -26,7 +26,7 @@ BATCH = 128
 NORM = 0.95
 
 
-def declare(n: int, tolerance: float) -> oc.EquilibriumLayer:
+def declare(n: int, tolerance: float, iteration: oc.Inertial | None = None) -> oc.EquilibriumLayer:
     """The layer of DESIGN section 1 with as many inputs as units, its W scaled up to the bound."""
     rng = np.random.default_rng(0)
     w = rng.normal(size=(n, n))
@@ -36,7 +36,7 @@ def declare(n: int, tolerance: float) -> oc.EquilibriumLayer:
     b = oc.Weight(n, name="b", init=rng.normal(size=n))
     u = cp.Variable(n, nonneg=True, name="u")
     energy = 0.5 * cp.quad_form(u, cp.psd_wrap(np.eye(n) - weight @ weight.T)) - (u_in @ x + b) @ u
-    return oc.compile(cp.Problem(cp.Minimize(energy)), outputs=[u], tolerance=tolerance)
+    return oc.compile(cp.Problem(cp.Minimize(energy)), outputs=[u], tolerance=tolerance, iteration=iteration)
 
 
 def exact(w: Tensor, u_in: Tensor, b: Tensor, x: Tensor, v: Tensor) -> Answer:
