@@ -2,9 +2,11 @@
 
 Rows of K with one entry are eliminated, which changes only the diagonal of P; what is left is factored with a
 regularization of its diagonal, by LU with pivoting, since eliminating all rows would square the condition number, and
-refined against the system without it.
+refined against the system with so small a one that it only keeps multipliers of redundant rows from running away: a
+step of the proximal method of multipliers, whose fixed points it does not move.
 Sources: Vanderbei, *Symmetric quasidefinite matrices*, SIAM J. Optim. 5 (1995); Altman & Gondzio, *Regularized
-symmetric indefinite systems in interior point methods*, Optim. Methods Softw. 11 (1999).
+symmetric indefinite systems in interior point methods*, Optim. Methods Softw. 11 (1999); Pougkakiotis & Gondzio, *An
+interior point–proximal method of multipliers for convex quadratic programming*, Comput. Optim. Appl. 78 (2021).
 """
 
 from dataclasses import dataclass
@@ -16,6 +18,11 @@ from opteq_cvx.splitting.sizes import top
 from opteq_cvx.splitting.system import matmul
 
 REFINEMENTS = 8
+
+
+def proximal(dtype: torch.dtype) -> float:
+    """What is added to the diagonals of P and S in the system that is solved."""
+    return float(torch.finfo(dtype).eps ** (2 / 3))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +92,9 @@ class Factored:
         return done
 
     def _residual(self, g: Tensor, r: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        p, k = self.system.p, self.system.k
-        second = r - matmul(x, k.mT) + self.s * y
-        return g - matmul(x, p) - matmul(y, k), torch.where(self.system.active, second, 0.0)
+        p, k, small = self.system.p, self.system.k, proximal(g.dtype)
+        second = r - matmul(x, k.mT) + (self.s + small) * y
+        return g - matmul(x, p) - small * x - matmul(y, k), torch.where(self.system.active, second, 0.0)
 
     def _regularized(self, g: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
         system, n = self.system, g.shape[1]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 import opteq_cvx as oc
 from opteq_cvx.splitting import interior
-from opteq_cvx.splitting.kkt import Optimality
+from opteq_cvx.splitting.kkt import Optimality, proximal
 from opteq_cvx.splitting.sizes import optimality
 from opteq_cvx.splitting.system import matmul
 
@@ -72,10 +72,9 @@ def test_systems_are_solved_whatever_the_slacks(shared: bool) -> None:
     x, y = Optimality.of(p, k, active).factor(s).solve(right, r)
     for i in range(batch):
         on = active[i].numpy()
-        rows, own = k[0 if shared else i].numpy()[on], s[i].numpy()[on]
-        dense = np.block(
-            [[p[0 if shared else i].numpy(), rows.T], [rows / (1 + own)[:, None], -np.diag(own / (1 + own))]]
-        )
+        rows, own = k[0 if shared else i].numpy()[on], s[i].numpy()[on] + proximal(F64)
+        curved = p[0 if shared else i].numpy() + proximal(F64) * np.eye(n)
+        dense = np.block([[curved, rows.T], [rows / (1 + own)[:, None], -np.diag(own / (1 + own))]])
         expected = np.linalg.solve(dense, np.concatenate([right[i], r[i].numpy()[on] / (1 + own)]))
         assert np.allclose(x[i], expected[:n], rtol=1e-7, atol=1e-9)
         assert np.allclose(y[i].numpy()[on], expected[n:], rtol=1e-7, atol=1e-9)
@@ -104,3 +103,13 @@ def test_a_layer_ends_with_it_where_newton_steps_get_nowhere(monkeypatch: pytest
     assert calls
     for value, cost in zip(solution.objective.detach(), costs, strict=True):
         assert float(value) == pytest.approx(exact(p, cost, k, lower, upper), rel=1e-7, abs=1e-7)
+
+
+def test_multipliers_of_a_repeated_equality_stay_small() -> None:
+    """A row said twice leaves its two multipliers free to run away in opposite directions; they must not."""
+    k = torch.tensor([[[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]], dtype=F64)
+    p, s = torch.zeros(1, 3, 3, dtype=F64), torch.zeros(1, 2, dtype=F64)
+    active = torch.ones(1, 2, dtype=torch.bool)
+    off = torch.tensor([[1.0, 1.0 + 1e-12]], dtype=F64)  # rounding makes the two rows disagree
+    _, y = Optimality.of(p, k, active).factor(s).solve(torch.ones(1, 3, dtype=F64), off)
+    assert float(y.abs().max()) < 1.0 / REACHED**0.5
