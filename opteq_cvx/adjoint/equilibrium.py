@@ -14,6 +14,7 @@ from opteq_cvx.adjoint.problem import FixedPoint, mend
 from opteq_cvx.adjoint.pull import final, forward_again, pull, push
 from opteq_cvx.iterate.contract import Iterate
 from opteq_cvx.maps.peek import known_true
+from opteq_cvx.precision import full_precision
 from opteq_cvx.splitting.contract import Certificate, Prepared
 
 INFO = 9  # tensors between z and the prepared ones, as the docstring of `Equilibrium` lists them
@@ -32,7 +33,8 @@ class Equilibrium(torch.autograd.Function):
     @override
     @staticmethod
     def forward(problem: FixedPoint, z0: Tensor, valid: Tensor, *theta: Tensor) -> tuple[Tensor, ...]:
-        iterate, prepared = problem.solve(z0, theta, problem.prepared)
+        with full_precision(z0, problem.tolerance):
+            iterate, prepared = problem.solve(z0, theta, problem.prepared)
         return outputs(problem, iterate, prepared, valid)
 
     @override
@@ -49,30 +51,11 @@ class Equilibrium(torch.autograd.Function):
     @override
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> Any:
-        problem: FixedPoint = ctx.problem
-        count, g = ctx.count, cotangents[0]
+        g = cotangents[0]
         if g is None:
-            return None, None, None, *[None] * count
-        z, failed, modulus, theta, prepared = unpack(problem, count, ctx.saved_tensors)
-        v = g if known_true(~failed) else g.masked_fill(failed[:, None], 0.0)
-        w = adjoint_solve(problem, True, count, z, v, modulus, *theta, *prepared)
-        needs = ctx.needs_input_grad[3:]
-
-        def image(*chosen: Tensor) -> Tensor:
-            return problem.step(z, substitute(theta, needs, chosen), prepared)
-
-        known = None
-        if final(z, w, *theta):
-            known = problem.splitting.pullback(z, theta, Prepared(prepared, Certificate()), w)
-        if known is not None:
-            products = tuple(t for t, need in zip(known, needs, strict=True) if need)
-        else:
-            products = pull(image, [t for t, need in zip(theta, needs, strict=True) if need], w)
-        if problem.record.spoiled:
-            lost = failed.all()
-            products = tuple(torch.where(lost, 0.0, p) for p in products)
-        rest = iter(products)
-        return None, None, None, *[next(rest) if need else None for need in needs]
+            return None, None, None, *[None] * ctx.count
+        with full_precision(g, ctx.problem.tolerance):
+            return None, None, None, *pulled_back(ctx, g)
 
     @override
     @staticmethod
@@ -80,7 +63,7 @@ class Equilibrium(torch.autograd.Function):
         problem: FixedPoint = ctx.problem
         count = ctx.count
         needs = [move is not None for move in tangents[3:]]
-        with forward_again(ctx) as saved:
+        with forward_again(ctx) as saved, full_precision(saved[0], problem.tolerance):
             z, failed, modulus, theta, prepared = unpack(problem, count, saved)
             nothing = [None] * (INFO + len(prepared))
 
@@ -105,6 +88,32 @@ class Equilibrium(torch.autograd.Function):
             return equilibrium(problem, *merged)
 
         return vectorize(apply, info.batch_size, tensors, in_dims[1:], full=2)
+
+
+def pulled_back(ctx: Any, g: Tensor) -> list[Tensor | None]:
+    """dL/dθ for the cotangent g of z, None where it is not needed."""
+    problem: FixedPoint = ctx.problem
+    count = ctx.count
+    z, failed, modulus, theta, prepared = unpack(problem, count, ctx.saved_tensors)
+    v = g if known_true(~failed) else g.masked_fill(failed[:, None], 0.0)
+    w = adjoint_solve(problem, True, count, z, v, modulus, *theta, *prepared)
+    needs = ctx.needs_input_grad[3:]
+
+    def image(*chosen: Tensor) -> Tensor:
+        return problem.step(z, substitute(theta, needs, chosen), prepared)
+
+    known = None
+    if final(z, w, *theta):
+        known = problem.splitting.pullback(z, theta, Prepared(prepared, Certificate()), w)
+    if known is not None:
+        products = tuple(t for t, need in zip(known, needs, strict=True) if need)
+    else:
+        products = pull(image, [t for t, need in zip(theta, needs, strict=True) if need], w)
+    if problem.record.spoiled:
+        lost = failed.all()
+        products = tuple(torch.where(lost, 0.0, p) for p in products)
+    rest = iter(products)
+    return [next(rest) if need else None for need in needs]
 
 
 equilibrium: Callable[..., tuple[Tensor, ...]] = Equilibrium.apply
