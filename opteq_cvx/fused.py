@@ -73,5 +73,6 @@ def _launch(
     by_row = [part.shape[0] > 1 for part in parts]
     columns = max(16, 1 << (n - 1).bit_length())
     grid: Any = (-(-rows // ROWS),)
-    kernel[grid](z, before, m, *parts, momentum, rows, n, count, *by_row, ROWS=ROWS, COLUMNS=columns, INNER=INNER)
+    with torch.cuda.device_of(z):
+        kernel[grid](z, before, m, *parts, momentum, rows, n, count, *by_row, ROWS=ROWS, COLUMNS=columns, INNER=INNER)
     return z, before
