@@ -152,6 +152,22 @@ def test_softmax_is_the_prox_of_its_f(generator: torch.Generator) -> None:
     torch.testing.assert_close(row.primitive(a), fenchel, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("threshold", [0.4, 2.0])
+def test_group_shrink_is_the_prox_of_the_norm(threshold: float, generator: torch.Generator) -> None:
+    """Optimality, by f's subgradients: a − x = λx/‖x‖, or ‖a‖ ≤ λ where x = 0; σ̃' = σ; the diagonal of the Jacobian."""
+    row = table("group_shrink", threshold=threshold)
+    a = torch.randn((50, 4), dtype=torch.float64, generator=generator, requires_grad=True)
+    x = row.sigma(a)
+    size, rest = x.norm(dim=-1), (a - x).norm(dim=-1)
+    assert bool((size > 0).any())
+    torch.testing.assert_close((x * (a - x)).sum(-1), threshold * size, rtol=1e-12, atol=1e-12)
+    assert (rest <= threshold * (1 + 1e-14)).all()
+    (gradient,) = torch.autograd.grad(row.primitive(a).sum(), a)
+    torch.testing.assert_close(gradient, x, rtol=1e-12, atol=1e-12)
+    at = a.detach()
+    torch.testing.assert_close(row.slope(at), torch.func.vmap(torch.func.jacrev(row.sigma))(at).diagonal(0, -2, -1))
+
+
 def test_the_dilogarithm_is_scipys() -> None:
     z = torch.cat([-torch.logspace(-8, 8, 200, dtype=torch.float64), torch.linspace(-1, 1, 401, dtype=torch.float64)])
     torch.testing.assert_close(dilogarithm(z), torch.as_tensor(spence(1 - np.asarray(z))), rtol=5e-15, atol=5e-15)

@@ -11,8 +11,12 @@ import torch
 from typing_extensions import override
 
 import opteq_cvx as oc
+from opteq_cvx import passes
+from opteq_cvx.atoms import Atom, registry
+from opteq_cvx.frontend import read
 from opteq_cvx.ir import latex
 from opteq_cvx.problem_file import read_problem
+from opteq_cvx.verify.spelled import spell
 
 PROBLEMS = sorted((Path(__file__).resolve().parents[1] / "problems").glob("*.py"))
 VOID = {"br", "img", "hr"}
@@ -107,6 +111,22 @@ def test_names_of_the_user_are_escaped(name: str) -> None:
     assert "<" not in formula
 
 
+NAMED = frozenset({"hinges", "kl_div", "quad_over_lin", "rel_entr"})
+"""Atoms that are written as an operator's name: their formula needs the parts of a joined argument."""
+
+
+@pytest.mark.parametrize("cls", [c for c in registry() if not c.name.startswith("activation_")], ids=lambda c: c.name)
+def test_every_atom_is_written_as_a_formula(cls: type[Atom]) -> None:
+    rng = np.random.default_rng(0)
+    for spelling in cls.spellings:
+        spelled = spell(spelling, rng)
+        program = passes.run(read(spelled.problem(), list(spelled.parameters.values())).program)
+        shown = latex.program(program)
+        well_formed(shown)
+        name = cls.name.replace("_", r"\_")
+        assert cls.name in NAMED or rf"\operatorname{{{name}}}" not in shown
+
+
 def test_names_become_symbols() -> None:
     shown = {"W": "W", "lam": r"\lambda", "W1": "W_{1}", "u_f": "u_{f}", "cost": r"\mathrm{cost}", "z_u_f": "z_{u,f}"}
     assert {k: latex.name(k) for k in shown} == shown
@@ -126,6 +146,12 @@ SHOWN = {
     "-sum(entr(x))": r"\langle x, \ln(x) \rangle",
     "sum_squares(sum(X, axis=1) - x)": r"\lVert X\,\mathbf 1 - x \rVert^2",
     "sum_squares(sum(X, axis=0) - x)": r"\lVert \mathbf 1^\top X - x \rVert^2",
+    "pnorm(x, 3)": r"\lVert x \rVert_{3}",
+    "-pnorm(x, 0.5)": r"-\lVert x \rVert_{0.5}",
+    "norm(x)**3": r"\lVert x \rVert_2^{3}",
+    "norm(X, 1)": r"\max_i \lVert (X)_i \rVert_1",
+    "sum(x**3)": r"\mathbf 1^\top (x)^{3}",
+    "sum_largest(x, 2)": r"\textstyle\sum_{i \le 2} (x)_{[i]}",
     "sum_squares(diag(X))": r"\lVert \operatorname{diag}(X) \rVert^2",
 }
 

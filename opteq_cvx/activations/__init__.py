@@ -35,6 +35,7 @@ ACTIVATIONS: dict[str, Callable[..., Activation]] = {
         smooth.celu,
         vector.softmax,
         vector.sparsemax,
+        vector.group_shrink,
     )
 }
 """Name to a maker of the row, whose arguments are the activation's own (slope, alpha, ...)."""

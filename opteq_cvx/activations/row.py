@@ -38,6 +38,11 @@ class Activation:
     upper: float = math.inf
     vector: bool = False
 
+    @property
+    def simplex(self) -> bool:
+        """Whether the domain of f is the simplex along the last axis."""
+        return self.vector and self.upper == 1.0
+
     def conjugate_at(self, a: Tensor) -> Tensor:
         """f*(a − σ(a)), by (3.2)."""
         s = self.sigma(a)

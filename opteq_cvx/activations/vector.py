@@ -1,9 +1,9 @@
-"""Activations along the last axis: the simplex is the domain of f."""
+"""Activations along the last axis: the simplex is the domain of f, or f is a multiple of the norm."""
 
 import torch
 from torch import Tensor
 
-from opteq_cvx.activations.row import Activation
+from opteq_cvx.activations.row import Activation, refuse
 
 
 def softmax() -> Activation:
@@ -55,3 +55,29 @@ def sparsemax() -> Activation:
         return (a * s - 0.5 * s * s).sum(-1, keepdim=True)
 
     return Activation("sparsemax", sigma, slope, f, primitive, 1.0, 0.0, 1.0, vector=True)
+
+
+def group_shrink(threshold: float = 1.0) -> Activation:
+    """a·max(0, 1 − λ/‖a‖) along the last axis, λ > 0 the threshold: f = λ‖y‖, σ̃(a) = ½ max(‖a‖ − λ, 0)²."""
+    if not threshold > 0:
+        raise refuse("group_shrink", f"threshold={threshold}", "threshold > 0")
+
+    def kept(a: Tensor) -> tuple[Tensor, Tensor]:
+        """λ/‖a‖ and whether it is below 1."""
+        norm: Tensor = torch.linalg.vector_norm(a, dim=-1, keepdim=True)
+        large = norm > threshold
+        return torch.where(large, threshold / torch.where(large, norm, 1.0), 1.0), large
+
+    def slope(a: Tensor) -> Tensor:
+        cut, large = kept(a)
+        share = a * a / torch.where(large, (a * a).sum(-1, keepdim=True), 1.0)
+        return torch.where(large, 1.0 - cut + cut * share, 0.0)
+
+    return Activation(
+        "group_shrink",
+        lambda a: a * (1.0 - kept(a)[0]),
+        slope,
+        lambda y: threshold * torch.linalg.vector_norm(y, dim=-1, keepdim=True),
+        lambda a: 0.5 * torch.relu(torch.linalg.vector_norm(a, dim=-1, keepdim=True) - threshold) ** 2,
+        vector=True,
+    )

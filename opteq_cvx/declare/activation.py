@@ -60,7 +60,8 @@ def activation(name: str, **options: float) -> DeclaredActivation:
     Args:
         name: identity, linear (slope·a), relu, hardtanh, relu6, leaky_relu, soft_threshold, hard_sigmoid, tanh,
             sigmoid, softplus, log_sigmoid, squareplus, softsign, algebraic (a/√(1 + a²)), arctan, tanhshrink, elu,
-            celu, softmax and sparsemax (along the last axis). Torch's names work too (softshrink, hardsigmoid, prelu).
+            celu; along the last axis softmax, sparsemax and group_shrink. Torch's names work too (softshrink,
+            hardsigmoid, prelu).
         options: slope, threshold, alpha, beta, mu, bound, lower, upper, as the activation has them.
 
     Raises:
@@ -79,7 +80,7 @@ def _summed(x: cp.Expression) -> cp.Expression:
 
 
 class ActivationAtom(Atom):
-    """f, or ψ* = f + ½u² with `half`, entry by entry (softmax, sparsemax: a number for each row)."""
+    """f, or ψ* = f + ½u² with `half`, entry by entry (softmax and others of rows: a number for each row)."""
 
     def __init__(self, u: Any, name: str, options: dict[str, float], half: bool) -> None:
         self.activation, self.options, self.half = name, options, half
@@ -119,7 +120,7 @@ class ActivationAtom(Atom):
         row = self.row
         inside = u.clamp(row.lower, row.upper)
         u = torch.where((u - inside).abs() <= SOLVED, inside, u)
-        if not row.vector:
+        if not row.simplex:
             return u
         total = u.sum(-1, keepdim=True)
         return torch.where((total - 1.0).abs() <= SOLVED * u.shape[-1], u / total, u)
@@ -152,7 +153,7 @@ class ActivationAtom(Atom):
     def _domain(self) -> list[cp.Constraint]:
         low, high, u = self.row.lower, self.row.upper, self.args[0]
         bounds = ([u >= low] if math.isfinite(low) else []) + ([u <= high] if math.isfinite(high) else [])
-        return [*bounds, CVX.sum(u, axis=-1) == 1] if self.row.vector else bounds
+        return [*bounds, CVX.sum(u, axis=-1) == 1] if self.row.simplex else bounds
 
 
 # --- cone forms: value and constraints of ψ* or f at an affine u --------------------------------------------
@@ -195,6 +196,11 @@ def _sparsemax(u: Any, options: Mapping[str, float]) -> Parts:
     return cp.Constant(np.zeros(u.shape[:-1])), [u >= 0, CVX.sum(u, axis=-1) == 1]
 
 
+def _group(u: Any, options: Mapping[str, float]) -> Parts:
+    value, constraints = _canonical(CVX.norm(u, 2, axis=-1) if u.ndim > 1 else CVX.norm(u, 2))
+    return options["threshold"] * value, constraints
+
+
 def _leaky(u: Any, options: Mapping[str, float]) -> Parts:
     below = CVX.Variable(u.shape, nonneg=True)
     value, constraints = _half_square(below)
@@ -227,6 +233,7 @@ ALONE: Mapping[str, Callable[[Any, Mapping[str, float]], Parts]] = {
     "hard_sigmoid": _hard_sigmoid,
     "squareplus": _squareplus,
     "sparsemax": _sparsemax,
+    "group_shrink": _group,
 }
 """f alone."""
 

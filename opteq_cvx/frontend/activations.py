@@ -23,6 +23,9 @@ def pieces(
             return ((1.0, _box(x, -math.inf, math.inf, words)),)
         case "linear":
             return ((0.5 / options["slope"] - 0.5, unary("square", x)),)
+        case "group_shrink":
+            reduced = FrozenDict(axes=(-1,), keepdims=False)
+            return ((options["threshold"], Node("norm2", (x,), shape, words, reduced)),)
         case "relu":
             return ((1.0, _box(x, 0.0, math.inf, words)),)
         case "relu6":

@@ -6,13 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from opteq_cvx.ir import act
-from opteq_cvx.ir.frozen import FrozenDict, IntArray, size
+from opteq_cvx.ir.frozen import Array, FrozenDict, IntArray, size
 from opteq_cvx.ir.layout import Layout, as_selection
 from opteq_cvx.ir.param import Apply, Const, ParamExpr, add, const, multiply, neg
 from opteq_cvx.ir.program import Origin, Program, Term
 from opteq_cvx.passes.edit import Edit, rewrite
 from opteq_cvx.passes.intervals import interval_bounds
 from opteq_cvx.passes.rows import Sums, affine_of, sums
+
+ROUNDING = 1e-12
+"""Of a bound that the sums imply, relative to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +32,21 @@ class Grid:
     terms: tuple[int, ...]
 
 
-def merge_transport(program: Program) -> Program:
-    """Merge an interval term x ≥ 0 with two terms that fix the sums of its entries along the axes of a grid.
+@dataclass(frozen=True, slots=True)
+class _Family:
+    """Disjoint sums of one length, of one term or of several: their terms, coordinates (k, length) and totals (k,)."""
 
-    Runs after `merge_intervals` and before `merge_simplex`, which would take one of the two. An entropy of the entries
-    says x ≥ 0, too; that is used where nothing but a linear function stands beside it, and the entropy stays.
+    terms: tuple[int, ...]
+    groups: IntArray
+    totals: ParamExpr
+
+
+def merge_transport(program: Program) -> Program:
+    """Merge an interval term x ≥ 0 with the terms that fix the sums of its entries along the axes of a grid.
+
+    The sums of an axis may come in one term or in several. Upper bounds that the sums imply are dropped. Runs after
+    `merge_intervals` and before `merge_simplex`, which would take one of the two axes. An entropy of the entries says
+    x ≥ 0, too; that is used where nothing but a linear function stands beside it, and the entropy stays.
     """
     layout = Layout.of(program)
     found = {i: s for i, t in enumerate(program.terms) if t.atom == "zero" and (s := _uniform(t, layout)) is not None}
@@ -41,9 +54,9 @@ def merge_transport(program: Program) -> Program:
         return program
     edits: list[Edit] = []
     for i, term in enumerate(program.terms):
-        index = _nonnegative(term, layout)
-        made = None if index is None else _grid_of(program, found, index)
-        if made is not None:
+        entries = _nonnegative(term, layout)
+        made = None if entries is None else _grid_of(program, found, entries[0])
+        if made is not None and entries is not None and _implied(entries[1], entries[0], made):
             for used in made.terms:
                 del found[used]
             edits.append(_edit(program, (*made.terms, i), made, layout))
@@ -51,16 +64,17 @@ def merge_transport(program: Program) -> Program:
         return rewrite(program, edits)
     index = _entropic(program, layout)
     made = None if index is None else _grid_of(program, found, index)
-    return program if made is None else rewrite(program, [_edit(program, made.terms, made, layout)])
+    if made is None or len(made.terms) != sum(t.atom == "zero" for t in program.terms):
+        return program
+    return rewrite(program, [_edit(program, made.terms, made, layout)])
 
 
 def _entropic(program: Program, layout: Layout) -> IntArray | None:
-    """All coordinates, where an entropy of all of them stands beside linear terms and two others only."""
-    rest = [t for t in program.terms if t.atom != "linear"]
-    entropy = [t for t in rest if t.atom == "neg_entr"]
-    if len(rest) != 3 or len(entropy) != 1 or fixed_weight(entropy[0]) is None:
+    """All coordinates, where an entropy of all of them stands beside linear terms and equations only."""
+    rest = [t for t in program.terms if t.atom not in ("linear", "zero")]
+    if len(rest) != 1 or rest[0].atom != "neg_entr" or fixed_weight(rest[0]) is None:
         return None
-    selection = as_selection(entropy[0].arg, layout)
+    selection = as_selection(rest[0].arg, layout)
     if selection is None or not selection.plain or selection.index.size != layout.n:
         return None
     return np.asarray(selection.index).reshape(-1)
@@ -81,33 +95,61 @@ def _uniform(term: Term, layout: Layout) -> Sums | None:
     return found if found is not None and found.uniform else None
 
 
-def _nonnegative(term: Term, layout: Layout) -> IntArray | None:
-    """The coordinates of a term that says 0 ≤ x and no more."""
+def _nonnegative(term: Term, layout: Layout) -> tuple[IntArray, Array] | None:
+    """The coordinates of a term that says 0 ≤ x, and constant upper bounds of them."""
     bounds, selection = interval_bounds(term), as_selection(term.arg, layout)
     if bounds is None or selection is None or not selection.plain:
         return None
     lower, upper = bounds
-    plain = isinstance(lower, Const) and isinstance(upper, Const)
-    if not plain or (lower.dense() != 0.0).any() or (upper.dense() != np.inf).any():  # type: ignore[union-attr]
+    if not isinstance(lower, Const) or not isinstance(upper, Const) or (lower.dense() != 0.0).any():
         return None
-    return np.asarray(selection.index).reshape(-1)
+    index = np.asarray(selection.index)
+    return index.reshape(-1), np.broadcast_to(upper.dense(), index.shape).reshape(-1)
+
+
+def _implied(upper: Array, index: IntArray, made: Grid) -> bool:
+    """Whether no entry can exceed its upper bound, as its row and its column have constant sums below it."""
+    if (upper == np.inf).all():
+        return True
+    if not isinstance(made.rows, Const) or not isinstance(made.columns, Const):
+        return False
+    most = np.minimum(made.rows.dense(), made.columns.dense())
+    order = np.argsort(index)
+    at = order[np.searchsorted(index, made.index, sorter=order)]
+    return bool((upper[at] >= most - ROUNDING * np.abs(most)).all())
 
 
 def _grid_of(program: Program, found: dict[int, Sums], index: IntArray) -> Grid | None:
-    """The first two of the sums that make a grid of exactly the coordinates `index`."""
-    known = list(found)
-    for one in known:
-        for other in known:
-            if one != other and found[one].name == found[other].name:
-                made = _grid(program, one, other, found, index)
-                if made is not None:
-                    return made
+    """The first two of the families of sums that make a grid of exactly the coordinates `index`."""
+    families = _families(program, found, index)
+    for one in families:
+        for other in families:
+            made = None if one is other else _grid(one, other, found[one.terms[0]].name, index)
+            if made is not None:
+                return made
     return None
 
 
-def _grid(program: Program, one: int, other: int, found: dict[int, Sums], index: IntArray) -> Grid | None:
+def _families(program: Program, found: dict[int, Sums], index: IntArray) -> list[_Family]:
+    """Sums of entries of `index`, each in the first family whose sums are as long and share no entry with it."""
+    families: list[_Family] = []
+    for k, sums_ in found.items():
+        groups, totals = _groups(sums_), _totals(program.terms[k], sums_)
+        if not np.isin(groups, index).all():
+            continue
+        for i, known in enumerate(families):
+            if known.groups.shape[1] == groups.shape[1] and not np.isin(groups, known.groups).any():
+                both = np.vstack([known.groups, groups])
+                families[i] = _Family((*known.terms, k), both, _joined_totals(known.totals, totals))
+                break
+        else:
+            families.append(_Family((k,), groups, totals))
+    return families
+
+
+def _grid(one: _Family, other: _Family, name: str, index: IntArray) -> Grid | None:
     """The grid whose rows are the sums `one`, all of them, and whose columns are the sums `other`."""
-    across, along = (_groups(found[k]) for k in (one, other))
+    across, along = one.groups, other.groups
     n = across.shape[1]
     if across.size != index.size or not np.array_equal(np.sort(across.reshape(-1)), np.sort(index)):
         return None
@@ -115,19 +157,18 @@ def _grid(program: Program, one: int, other: int, found: dict[int, Sums], index:
         return None
     row = np.full(int(index.max()) + 1, -1)
     row[across] = np.arange(across.shape[0])[:, None]
-    if not np.isin(along, index).all():
-        return None
     at = row[along]
     if not (np.sort(at, axis=1) == np.arange(across.shape[0])).all():
         return None
     columns = np.take_along_axis(along, np.argsort(at, axis=1), axis=1)
-    r, c = (_totals(program.terms[k], found[k]) for k in (one, other))
+    r, c = one.totals, other.totals
     if len(along) == n - 1:
         left = np.setdiff1d(index, along)
         columns = np.vstack([columns, left[np.argsort(row[left])]])
-        c = _completed(c, add(act.sum_over(r, (0,)), neg(act.sum_over(c, (0,)))))
+        last = add(act.sum_over(r, (0,)), neg(act.sum_over(c, (0,))))
+        c = _joined_totals(c, act.reshape(last, (1,)))
     rows, sums_ = act.reshape(r, (across.shape[0], 1)), act.reshape(c, (1, n))
-    return Grid(found[one].name, np.ascontiguousarray(columns.T), rows, sums_, (one, other))
+    return Grid(name, np.ascontiguousarray(columns.T), rows, sums_, (*one.terms, *other.terms))
 
 
 def _groups(found: Sums) -> IntArray:
@@ -145,10 +186,10 @@ def _totals(term: Term, found: Sums) -> ParamExpr:
     return multiply(const(1.0 / factor), flat)
 
 
-def _completed(some: ParamExpr, last: ParamExpr) -> ParamExpr:
-    if isinstance(some, Const) and isinstance(last, Const):
-        return const(np.append(some.dense(), last.dense()))
-    return Apply("hstack", (some, act.reshape(last, (1,))), (some.shape[0] + 1,))
+def _joined_totals(a: ParamExpr, b: ParamExpr) -> ParamExpr:
+    if isinstance(a, Const) and isinstance(b, Const):
+        return const(np.concatenate([a.dense(), b.dense()]))
+    return Apply("hstack", (a, b), (a.shape[0] + b.shape[0],))
 
 
 def _edit(program: Program, old: tuple[int, ...], made: Grid, layout: Layout) -> Edit:

@@ -4,7 +4,7 @@ A normal g at the point p is a_i + b_j where p_ij > 0 and at most that elsewhere
 projection of p + g. Of a last sum that was not declared the multiplier is 0: a constant moves from b to a.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,37 +18,44 @@ from opteq_cvx.passes.rows import Sums
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class GridPlanes(Frozen):
-    """The coordinates (m, n) of a transport term, and the two terms of sums that it replaced.
+class Side(Frozen):
+    """A term of row sums, or of column sums: its place among the terms that were read, the row (or column) that each
+    sum is of, and their coefficient."""
 
-    Attributes:
-        index: the coordinates.
-        terms: places of the row sums and of the column sums among the terms that were read.
-        lines: the row, and the column, that each sum of them is of.
-        factors: the coefficient of the sums.
-    """
+    term: int
+    lines: IntArray
+    factor: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GridPlanes(Frozen):
+    """The coordinates (m, n) of a transport term, and the terms of row sums and of column sums that it replaced."""
 
     index: IntArray
-    terms: tuple[int, int]
-    lines: tuple[IntArray, IntArray]
-    factors: tuple[float, float]
+    sides: tuple[tuple[Side, ...], tuple[Side, ...]]
 
-    def __call__(self, g: Tensor, p: Tensor, shapes: Sequence[Shape]) -> tuple[dict[int, Tensor], Tensor]:
+    @property
+    def terms(self) -> tuple[int, ...]:
+        """Places of all these terms."""
+        return tuple(side.term for along in self.sides for side in along)
+
+    def __call__(self, g: Tensor, p: Tensor, shapes: Mapping[int, Shape]) -> tuple[dict[int, Tensor], Tensor]:
         """The multipliers by term, in these shapes, and what of g (B, n) is left for the bounds."""
         at = torch.as_tensor(self.index.reshape(-1).copy(), device=g.device)
         event = (-1, *self.index.shape)
         here = g[:, at].reshape(event)
         potentials = list(normal(p[:, at].reshape(event), here))
         left = here - potentials[0].unsqueeze(-1) - potentials[1].unsqueeze(-2)
-        for k in (0, 1):
-            missing = np.setdiff1d(np.arange(self.index.shape[k]), self.lines[k])
+        for k, along in enumerate(self.sides):
+            missing = np.setdiff1d(np.arange(self.index.shape[k]), np.concatenate([side.lines for side in along]))
             if missing.size:
                 move = potentials[k][:, int(missing[0])].unsqueeze(-1)
                 potentials[k], potentials[1 - k] = potentials[k] - move, potentials[1 - k] + move
         out = {}
-        for k in (0, 1):
-            line = torch.as_tensor(self.lines[k], device=g.device)
-            out[self.terms[k]] = (potentials[k][:, line] / self.factors[k]).reshape(-1, *shapes[k])
+        for k, along in enumerate(self.sides):
+            for side in along:
+                own = potentials[k][:, torch.as_tensor(side.lines, device=g.device)] / side.factor
+                out[side.term] = own.reshape(-1, *shapes[side.term])
         return out, g.index_copy(1, at, left.reshape(g.shape[0], -1))
 
 
@@ -58,7 +65,7 @@ def grid_planes(made: Sequence[tuple[Term, IntArray]], planes: Sequence[tuple[in
     for term, index in made:
         if term.atom != "transport":
             continue
-        sides: dict[int, tuple[int, IntArray, float]] = {}
+        sides: tuple[list[Side], list[Side]] = ([], [])
         for place, sums in planes:
             if not np.isin(sums.index, index).all():
                 continue
@@ -69,7 +76,6 @@ def grid_planes(made: Sequence[tuple[Term, IntArray]], planes: Sequence[tuple[in
             rows = where // index.shape[1]
             along = 0 if bool((rows[:, 0] == rows[:, 1]).all()) else 1
             line = rows[:, 0] if along == 0 else where[:, 0] % index.shape[1]
-            sides[along] = (place, line, float(sums.uniform or 1.0))
-        one, other = sides[0], sides[1]
-        found.append(GridPlanes(index, (one[0], other[0]), (one[1], other[1]), (one[2], other[2])))
+            sides[along].append(Side(place, line, float(sums.uniform or 1.0)))
+        found.append(GridPlanes(index, (tuple(sides[0]), tuple(sides[1]))))
     return tuple(found)

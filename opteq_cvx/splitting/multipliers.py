@@ -142,7 +142,7 @@ class Multipliers(Frozen):
         for chain in self.chains:
             out[chain.term], g = self._chain(chain, g)
         for grid in self.grids:
-            shapes = [self.program.terms[k].arg.shape for k in grid.terms]
+            shapes = {k: self.program.terms[k].arg.shape for k in grid.terms}
             found, g = grid(g, p, shapes)
             out |= found
         for plane in self.planes:

@@ -136,6 +136,20 @@ CASES = (
             [square(x) @ [1, 1] == [1, 1.5], x >= 0, 2 * cp.sum(square(x), axis=0)[1] == 1 + b[0]],
         ),
     ),
+    case(
+        "transport_line_by_line",
+        "closed form",
+        lambda x, b: (
+            near(x, b),
+            [
+                x >= 0,
+                x <= 3,
+                cp.sum(square(x)[0]) == 1,
+                2 * cp.sum(square(x)[1]) == 3,
+                cp.sum(square(x)[:, 1]) == 0.8,
+            ],
+        ),
+    ),
     case("plane", "closed form", lambda x, b: (near(x, b), [x >= 0, 2 * x[0] + x[1] >= 0.8, x[2] + x[3] <= 0.1])),
     case("monotone", "closed form", lambda x, b: (near(x, b), [cp.diff(x) >= 0])),
     case("decreasing", "closed form", lambda x, b: (near(x, b), [x[:-1] >= x[1:]])),

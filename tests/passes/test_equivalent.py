@@ -52,6 +52,13 @@ CASES = (
     Case(f"[x >= 0, sum({GRID}, axis=1) == r, sum({GRID}, axis=0) == 2 * r / 3]", ("transport",)),
     Case(f"[{GRID}.T @ np.ones(2) == w[:3], x >= 0, {GRID}[:1] @ np.ones(3) == w[3]]", ("transport",)),
     Case(f"[x >= 0, mean({GRID}, axis=1) == r, sum({GRID}, axis=0)[1:] == r / 3]", ("transport",)),
+    Case(
+        f"[x >= 0, *(sum({GRID}[i]) == r for i in range(2)), *(sum({GRID}[:, j]) == 2 * r / 3 for j in range(3))]",
+        ("transport",),
+    ),
+    Case(f"[x >= 0, 2 * sum({GRID}[0]) == 3, sum({GRID}[1]) == r, sum({GRID}, axis=0)[1:] == 0.5]", ("transport",)),
+    Case(f"[x >= 0, x <= 1, sum({GRID}, axis=1) == 1.5, sum({GRID}, axis=0) == 1]", ("transport",)),
+    Case(f"[x >= 0, x <= 0.9, sum({GRID}, axis=1) == 1.5, sum({GRID}, axis=0) == 1]", ("box_plane", "zero"), DR),
     Case(f"[x >= 0, x <= 2, sum({GRID}, axis=1) == r, sum({GRID}, axis=0)[0] == r]", ("box_plane", "zero"), DR),
     Case("[x[:4] >= 0, sum(x) == 1]", ("nonneg", "zero"), "Douglas–Rachford"),
     Case("lam * tv(x)", ("tv",)),
