@@ -131,10 +131,11 @@ def _gauge(splitting: Splitting, theta: Theta, prepared: Prepared) -> Gauge:
     """The optimality error of the program as the driver's measure."""
 
     def gauge(rows: Tensor | None) -> Measure:
-        if rows is None:
-            return lambda z, image: splitting.error(z, theta, prepared)
-        part, ready = take(theta, rows), Prepared(take(prepared.tensors, rows), prepared.certificate)
-        return lambda z, image: splitting.error(z, part, ready)
+        part, ready = theta, prepared
+        if rows is not None:
+            part, ready = take(theta, rows), Prepared(take(prepared.tensors, rows), prepared.certificate)
+        measured = splitting.gauge(part, ready)
+        return lambda z, image: measured(z)
 
     return gauge
 

@@ -122,6 +122,10 @@ class Splitting(ABC):
         """Relative optimality error of the program at z (B,); adaptive splittings measure it."""
         raise NotImplementedError
 
+    def gauge(self, theta: Theta, prepared: Prepared) -> Callable[[Tensor], Tensor]:
+        """`error` as a function of z, to be applied often."""
+        return lambda z: self.error(z, theta, prepared)
+
     def solvable(self, theta: Theta) -> bool:
         """Whether all samples are known to have a solution, so that nobody needs to watch for infeasibility."""
         return False

@@ -147,8 +147,18 @@ class DouglasRachford(Frozen, Splitting):
 
     @override
     def error(self, z: Tensor, theta: Theta, prepared: Prepared) -> Tensor:
-        primal, dual, gap, *_ = self._residuals(z, theta, prepared)
-        return torch.maximum(torch.maximum(primal, dual), gap)
+        return self.gauge(theta, prepared)(z)
+
+    @override
+    def gauge(self, theta: Theta, prepared: Prepared) -> Callable[[Tensor], Tensor]:
+        unpack = self._unpacking(prepared, theta[4:])
+
+        def error(z: Tensor) -> Tensor:
+            x, v, w = unpack(z)
+            primal, dual, gap = self._optimality(x, w, prepared.tensors[1] * (v - w), theta)
+            return torch.maximum(torch.maximum(primal, dual), gap)
+
+        return error
 
     @override
     def rebalance(self, z: Tensor, theta: Theta, prepared: Prepared) -> tuple[Tensor, Prepared] | None:
@@ -215,10 +225,21 @@ class DouglasRachford(Frozen, Splitting):
 
     def _unpack(self, z: Tensor, prepared: Prepared, rest: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """x, v and w = prox_{g/R}(v)."""
+        return self._unpacking(prepared, rest)(z)
+
+    def _unpacking(
+        self, prepared: Prepared, rest: Sequence[Tensor]
+    ) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
+        """The same as a function of z."""
         sigma, metric, *_ = prepared.tensors
-        n = self.form.layout.n
-        x, v = z[:, :n] / sigma.sqrt(), z[:, n:] / metric.sqrt()
-        return x, v, blocks.bind(self.form.blocks, self.form.m, 1.0 / metric, rest, None)(v)
+        n, root_sigma, root = self.form.layout.n, sigma.sqrt(), metric.sqrt()
+        prox = blocks.bind(self.form.blocks, self.form.m, 1.0 / metric, rest, None)
+
+        def unpack(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            v = z[:, n:] / root
+            return z[:, :n] / root_sigma, v, prox(v)
+
+        return unpack
 
     @override
     def primal(self, z: Tensor, theta: Theta, prepared: Prepared) -> Tensor:
