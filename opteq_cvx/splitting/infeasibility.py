@@ -4,7 +4,8 @@ When a program has no solution the steps T(z) − z tend to a nonzero vector; it
 (Banjac, Goulart, Stellato, Boyd, *Infeasibility detection in ADMM for convex optimization*, JOTA 183, 2019):
     primal: Kᵀȳ = 0 and σ_dom g(ȳ) < ⟨b, ȳ⟩        dual: Px̄ = 0 and ⟨q, x̄⟩ + rec g(Kx̄) < 0.
 Support and recession functions come from the proxes alone, by looking far along the ray: ⟨ȳ, Π(w + tȳ)⟩ increases to
-σ(ȳ), and (g(w + tx̄) − g(w)) / t to rec g(x̄); so every atom has them.
+σ(ȳ), and (g(w + tx̄) − g(w)) / t to rec g(x̄); so every atom has them. Where a domain goes on for ever along a part of
+ȳ, σ(ȳ) is infinite, which t is too short to show for a small part: that part itself, Π_rec(ȳ), has to vanish.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from opteq_cvx.splitting.matrices import Dense, Moved
 from opteq_cvx.splitting.sizes import top
 
 FAR = 1e4  # how far along a ray, in units of the point's own size
+REACH = 10.0  # the same for values, which grow
 OUTSIDE = 1e-3  # a ray leaves a domain where so large a part of it points outside
 CERTAIN = 1e-6  # tolerance of a certificate, where the precision allows it
 TINY = 1e-10  # the step with which a function's prox becomes the projection onto its domain
@@ -67,10 +69,11 @@ def judge(
     small, q, b = torch.finfo(w.dtype).tiny, moved.q, moved.b
     in_y, in_x = (1.0 / _norm(d).clamp_min(small)[:, None] for d in (dy, dx))
     y, x = dy * in_y, dx * in_x
-    support, slope, leaves = _along(blocks, rest, w, y, moved.kx * in_x, tolerance * moved.row_size)
+    support, slope, leaves, endless = _along(blocks, rest, w, y, moved.kx * in_x, tolerance * moved.row_size)
     offset = (b * y).sum(1)
     margin = tolerance * (1.0 + _norm(b.expand_as(y)))
-    primal = (top(moved.ky * in_y) <= tolerance * moved.k_size.clamp_min(1.0)) & (offset - support > margin)
+    orthogonal = (top(moved.ky * in_y) <= tolerance * moved.k_size.clamp_min(1.0)) & (endless <= tolerance)
+    primal = orthogonal & (offset - support > margin)
     descent = (q * x).sum(1) + slope
     curved = top(moved.px * in_x) > tolerance * moved.p_size.clamp_min(1.0)
     dual = ~curved & ~leaves & (descent < -tolerance * (1.0 + _norm(q.expand_as(x))))
@@ -80,9 +83,10 @@ def judge(
 
 def _along(
     blocks: Sequence[Block], rest: Sequence[Tensor], w: Tensor, y: Tensor, d: Tensor, noise: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """σ_dom g(y), rec g(d), and whether d leaves dom g, each (B,); d is known up to `noise` (1|B, m)."""
-    support, slope = w.new_zeros(w.shape[0]), w.new_zeros(w.shape[0])
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """σ_dom g(y), rec g(d), whether d leaves dom g, and the size of the part of y along which dom g goes on for ever,
+    each (B,); d is known up to `noise` (1|B, m)."""
+    support, slope, endless = (w.new_zeros(w.shape[0]) for _ in range(3))
     leaves = torch.zeros(w.shape[0], dtype=torch.bool, device=w.device)
     values = list(rest)
     for block in blocks:
@@ -93,6 +97,7 @@ def _along(
         onto = _projection(block, own, w)
         far = onto(here + t * up)
         support = support + (up * far).sum(1)
+        endless = torch.hypot(endless, _endless(block, own, onto, here, up, far, t))
         target = here + t * move
         reached = onto(target)
         blur = noise.index_select(1, rows).amax(dim=1) if block.index.size else noise.sum(1) * 0.0
@@ -100,7 +105,33 @@ def _along(
         leaves = leaves | (outside & (_norm(move) > blur))  # onto moves points by TINY, where the ray does not
         if Trait.SET not in block.f.traits:
             slope = slope + (block.value(reached, own) - block.value(onto(here), own)) / t[:, 0]
-    return support, slope, leaves
+    return support, slope, leaves, endless
+
+
+def _endless(
+    block: Block,
+    own: Sequence[Tensor],
+    onto: Callable[[Tensor], Tensor],
+    here: Tensor,
+    up: Tensor,
+    far: Tensor,
+    t: Tensor,
+) -> Tensor:
+    """How large a part of `up` is a direction in which a block's domain has no end (B,), 0 where that is not known.
+
+    Of cones and intervals it is the projection onto the recession cone, the slope of Π(w + t·up) far along the ray; of
+    functions all of it, where they are finite along the ray.
+    """
+    if Trait.SET in block.f.traits:
+        if block.f.traits & {Trait.CONE, Trait.INTERVAL}:
+            return _norm(onto(here + 10.0 * t * up) - far) / (9.0 * t[:, 0])
+        return t.new_zeros(t.shape[0])
+    size = _norm(up)
+    ahead = here + up * (REACH * (1.0 + _norm(here)) / size.clamp_min(torch.finfo(up.dtype).tiny))[:, None]
+    inside = block.value(ahead, own).isfinite()
+    if block.interval is not None:
+        inside = inside & (_norm(onto(ahead) - ahead) <= OUTSIDE * _norm(ahead - here))
+    return torch.where(inside, size, 0.0)
 
 
 def _projection(block: Block, own: Sequence[Tensor], like: Tensor) -> Callable[[Tensor], Tensor]:
