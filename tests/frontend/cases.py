@@ -94,6 +94,8 @@ MINIMIZE = (
     "sum(abs(kron(K0, abs(X))))",
     "-sum(log_normcdf(x))",
     "sum(D @ abs(x)) + sum(cumsum(abs(x))) + sum(convolve(np.abs(kc), square(x)))",
+    "w @ (abs(x) + 2 * y + b) + w @ (square(x) + 1)",
+    "sum(multiply(multiply(c[:, None], X0), X)) + quad_over_lin(b, lam + 1) * s",
 )
 """Objectives: every supported spelling, DPP or not."""
 
@@ -143,6 +145,11 @@ AFFINE = (
     "diff(x, 2)",
     "X - c[:, None] + z",
     "scalar_product(x, b) * np.ones(2)",
+    "cumsum(X, axis=None) - cumsum(X.T, axis=None)",
+    "cumsum(s) + cumsum(T, axis=-1)[0, 0]",
+    "b[:3] @ X + X.T @ c",
+    "X @ z - X @ np.arange(4.0)",
+    "T @ np.arange(20.0).reshape(4, 5) + np.ones((2, 1, 3)) @ T @ B",
 )
 """Affine expressions, to be compared entry by entry."""
 
@@ -171,6 +178,7 @@ CONSTRAINTS = (
     "sum_squares(x) <= s",
     "log(x) >= -1",
     "norm1(x) + norm(y) <= 2 * s + mu",
+    "-(norm1(x) + norm(y)) >= -2 * s - mu",
     "abs(x) <= 0.5",
     "max(x) <= s",
     "norm(X, axis=0) <= z",

@@ -5,6 +5,7 @@ from typing import Any
 import cvxpy as cp
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
 import opteq_cvx as oc
 from opteq_cvx.errors import CompileError, UnsupportedError
@@ -181,6 +182,14 @@ def test_sparse_variable_has_its_entries_as_unknown() -> None:
     assert program.variables[0].shape == (2,)
     value = interpret.affine(program.outputs[0].value, {"X": np.array([5.0, 7.0])}, {})
     assert sorted(zip(*np.nonzero(value), strict=True)) == [(0, 2), (1, 0)]
+
+
+def test_sparse_bounds_are_read_at_the_free_entries() -> None:
+    high = sp.coo_array(([5.0, 7.0], ([0, 1], [2, 0])), shape=(2, 3))
+    X = cp.Variable((2, 3), name="X", sparsity=[(0, 1), (2, 0)], bounds=[-1, high])
+    program = read(cp.Problem(cp.Minimize(cp.sum(X)))).program
+    upper = interpret.param(program.terms[-1].data["upper"], {})
+    np.testing.assert_array_equal(interpret.affine(program.outputs[0].value, {"X": upper}, {}), high.toarray())
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,14 @@ def test_variables_of_one_name_are_told_apart() -> None:
     assert [t.arg.parts[0][0] for t in program.terms] == ["x", "x_2"]
 
 
+def test_unknowns_of_the_compiler_keep_clear_of_the_users_names() -> None:
+    x, odd = cp.Variable(3, name="x"), cp.Variable(3, name="@s1")
+    program = read(cp.Problem(cp.Minimize(cp.exp(cp.norm(x) + cp.norm1(odd))))).program
+    found = [v.name for v in program.variables]
+    assert found[:2] == ["x", "@s1"]
+    assert len(set(found)) == len(found) > 3
+
+
 def test_plain_problem_reads_with_listed_parameters() -> None:
     A, b = cp.Parameter((4, 3), name="A"), cp.Parameter(4, name="b")
     x = cp.Variable(3, name="x")

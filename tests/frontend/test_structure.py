@@ -76,6 +76,19 @@ def test_sparse_constants_stay_sparse() -> None:
     assert found.a.sparse
 
 
+@pytest.mark.parametrize(("entries", "sparse"), [(np.arange(256), True), (np.arange(1310), False)])
+def test_large_constants_are_stored_sparse_where_nearly_all_is_zero(entries: np.ndarray, sparse: bool) -> None:
+    """256×256 is the size, and one entry in a hundred the density, from which on it is worth it."""
+    value = np.zeros((256, 256))
+    value.flat[1 + 50 * entries] = 1.0 + entries
+    found = hoist(cp.Constant(value), scope())
+    assert isinstance(found, Const)
+    assert found.sparse is sparse
+    np.testing.assert_array_equal(found.dense(), value)
+    assert not hoist(cp.Constant(value[:, :255]), scope()).sparse  # type: ignore[union-attr]
+    assert hoist(cp.Constant(np.diag(1.0 + np.arange(256.0))), scope()).sparse  # type: ignore[union-attr]
+
+
 def test_constants_are_snapshots_without_a_second_copy() -> None:
     value = np.ones((3, 4))
     constant = cp.Constant(value)

@@ -1,9 +1,9 @@
 """The faults: comparisons, arithmetic, constants, logic and statements, each changed in one place of a module."""
 
 import ast
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
     ast.Lt: (ast.LtE, ast.GtE),
@@ -38,34 +38,41 @@ TWINS |= {b: a for a, b in TWINS.items()}
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """One fault: where it is, what stood there and what stands there now, and the module with it."""
+    """One fault: where it is, what stood there and what stands there now; the module with it is made on demand."""
 
     kind: str
     first: int
     last: int
     before: str
     after: str
-    tree: ast.Module
+    text: str
+    position: int
+    new: ast.AST
+
+    @property
+    def tree(self) -> ast.Module:
+        """The module with the fault, its lines as they were."""
+        module = ast.parse(self.text)
+        old = next(islice(ast.walk(module), self.position, None))
+        changed: ast.Module = _Replace(old, self.new).visit(module)
+        return ast.fix_missing_locations(changed)
 
     @property
     def source(self) -> str:
-        """The module as text."""
+        """The same as text."""
         return ast.unparse(self.tree) + "\n"
 
 
 def mutants(text: str) -> Iterator[Mutant]:
-    """Every fault that the operators know for a module's text, in the order of its lines."""
+    """Every fault that the operators know for a module's text."""
     tree = ast.parse(text)
     skipped = _skipped(tree)
-    for at, node in enumerate(ast.walk(tree)):
+    for position, node in enumerate(ast.walk(tree)):
         if id(node) in skipped:
             continue
         for kind, new in _faults(node):
-            changed = copy.deepcopy(tree)
-            target = list(ast.walk(changed))[at]
-            replaced = ast.fix_missing_locations(_Replace(target, new).visit(changed))
             last = node.end_lineno or node.lineno
-            yield Mutant(kind, node.lineno, last, _one_line(node), _one_line(new), replaced)
+            yield Mutant(kind, node.lineno, last, _one_line(node), _one_line(new), text, position, new)
 
 
 class _Replace(ast.NodeTransformer):
