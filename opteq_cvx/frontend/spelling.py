@@ -72,7 +72,7 @@ def _options(op: str, attrs: Mapping[str, Any]) -> Iterator[str]:
     """What of a function's options is not the default."""
     if attrs.get("k") is not None and not (op.startswith("diag") and attrs["k"] == 0):
         yield f"{attrs['k']:g}"
-    if attrs.get("axis") is not None:
+    if attrs.get("axis") is not None or op == "cumsum":  # whose default is 0, and None the flat array
         yield f"axis={attrs['axis']}"
     if attrs.get("keepdims"):
         yield "keepdims=True"

@@ -74,11 +74,13 @@ class Driver:
 
             def work() -> int:
                 survey(items, ROOT, self.folder).write(out)
+                print(self.failed)
                 return 3 if self.failed else 0
 
-            if _forked(work, None)[0] != 0:
+            code, words = _forked(work, None)
+            if code != 0:
                 out.unlink(missing_ok=True)
-                raise RuntimeError("a test fails without a fault: run pytest first")
+                raise RuntimeError(f"{words.strip()} fails without a fault: leave it out of --tests")
             return Lines.read(out)
 
     def _examined(self, path: str, mutant: Mutant, items: Sequence[pytest.Item], limit: float) -> tuple[str, str]:
