@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from opteq_cvx.atoms.axes import WRONG, Reducing, join, split
 from opteq_cvx.atoms.contract import Data, Spelling, Trait
-from opteq_cvx.atoms.primitives import clip, indicator
+from opteq_cvx.atoms.primitives import clip, indicator, underived
 from opteq_cvx.atoms.threshold import plane_level
 from opteq_cvx.ir.frozen import Shape
 
@@ -30,7 +30,7 @@ class BoxPlane(Reducing):
 
     name = "box_plane"
     formula = "ι{l ≤ x ≤ u, ⟨a, x⟩ = b (or ≤ b)}"
-    cost = "O(n log n)"
+    cost = "O(n log n); O(n) a step of the root in large batches"
     source = "Held, Wolfe, Crowder 1974; Kiwiel, *Breakpoint searching algorithms*, 2008"
     traits = frozenset({Trait.SET})
     wrong: ClassVar[tuple[Mapping[str, Any], ...]] = WRONG
@@ -80,6 +80,8 @@ class BoxPlane(Reducing):
         mu = plane_level(x, low, high, a, b)
         if self.below:
             mu = mu.clamp(min=0.0)
+        if underived(v, *data.values()):
+            return split(torch.minimum(torch.maximum(x - mu * a, low), high), self.axes, v.shape)
         moved = (x - mu * a).detach()
         free = (moved > low) & (moved < high) & (a != 0)
         fixed = torch.where(a != 0, torch.where(moved <= low, low, high), clip(x, low, high))

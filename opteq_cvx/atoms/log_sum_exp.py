@@ -9,8 +9,11 @@ from typing_extensions import override
 from opteq_cvx.atoms.axes import Reducing, join, split
 from opteq_cvx.atoms.contract import Data, Spelling, Trait
 from opteq_cvx.atoms.primitives import indicator
-from opteq_cvx.atoms.roots import Implicit, newton, wright_omega
+from opteq_cvx.atoms.roots import Implicit, newton, next_omega, wright_omega
 from opteq_cvx.ir.pattern import Op
+
+NEAR = 0.25
+"""The longest step over which ω is followed by one step of its iteration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +30,12 @@ class _Root(Implicit):
         log_t = t.log()
         high = v.logsumexp(-1, keepdim=True)
 
+        last: list[Tensor] = []  # s and ω of the last step
+
         def residual(s: Tensor) -> tuple[Tensor, Tensor]:
-            omega = wright_omega(v - s + log_t)
+            z = v - s + log_t
+            omega = wright_omega(z) if not last or _far(s, last[0]) else next_omega(z, last[1], last[0] - s)
+            last[:] = [s, omega]
             total = omega.sum(-1, keepdim=True)
             return log_t - total.log(), (omega / (1.0 + omega)).sum(-1, keepdim=True) / total
 
@@ -55,6 +62,13 @@ class _Root(Implicit):
         p = x.softmax(-1)
         back = self._apply(p, inputs[1], grad)
         return back, -(p * back).sum(-1, keepdim=True)
+
+
+def _far(s: Tensor, last: Tensor) -> bool:
+    """Whether ω cannot be followed from the last step; it is where nobody can look."""
+    if s.device.type != "cpu" or torch.compiler.is_compiling():
+        return True
+    return not bool(((s - last).abs() <= NEAR).all())
 
 
 _ROOT = _Root()

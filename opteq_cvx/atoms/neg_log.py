@@ -9,6 +9,7 @@ from typing_extensions import override
 from opteq_cvx.atoms.contract import Atom, Data, Spelling, Trait
 from opteq_cvx.atoms.roots import Entrywise
 from opteq_cvx.ir.pattern import Op
+from opteq_cvx.maps.peek import hidden
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,14 +17,21 @@ class _Root(Entrywise):
     """x − t/x = v, x > 0; the derivatives are x/r and 1/r with r = x + t/x = √(v² + 4t).
 
     With q = (|v| + r)/2 the roots of the quadratic are q and −t/q up to sign, and x = max(v, 0) + t/q: one formula
-    for both signs of v, without cancellation and without overflow of v².
+    for both signs of v, without cancellation. Where v² may overflow, and where nobody can look, r is a hypotenuse.
     """
 
     @override
     def solve(self, *inputs: Tensor) -> Tensor:
         v, t = inputs
-        q = torch.hypot(v, t.sqrt().mul_(2.0)).add_(v.abs()).mul_(0.5).clamp_min_(torch.finfo(v.dtype).tiny)
-        return torch.div(t, q, out=q).add_(v.relu())
+        size = v.abs()
+        if _small(size):
+            twice = torch.addcmul((4.0 * t).clamp_min_(torch.finfo(v.dtype).tiny), v, v).sqrt_().add_(size)
+        else:
+            twice = torch.hypot(v, t.sqrt().mul_(2.0)).add_(size).clamp_min_(torch.finfo(v.dtype).tiny)
+        positive = torch.clamp_min(v, 0.0, out=size)
+        if positive.shape != twice.shape:
+            return torch.addcdiv(positive, t, twice, value=2.0)
+        return positive.addcdiv_(t, twice, value=2.0)
 
     @override
     def partials(self, x: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -32,6 +40,13 @@ class _Root(Entrywise):
         some = r > 0
         rate = torch.where(some, 1.0 / torch.where(some, r, 1.0), 0.0)
         return x * rate, rate
+
+
+def _small(size: Tensor) -> bool:
+    """Whether no square overflows, which is asked on the CPU only; NaN counts as large."""
+    if size.device.type != "cpu" or hidden(size) or not size.numel():
+        return False
+    return float(size.amax()) < float(torch.finfo(size.dtype).max ** 0.5)
 
 
 _ROOT = _Root()

@@ -208,9 +208,20 @@ def wright_omega(z: Tensor) -> Tensor:
         torch.where(z < -1.5, power / (1.0 + power), middle),
     )
     for _ in range(2):
-        r = small - w - w.log()
-        u, q = r / (1.0 + w), 1.0 + w + 2.0 / 3.0 * r  # q without its factor 1 + w, whose square overflows
-        w = w * (1.0 + u * (q - 0.5 * u) / (q - u))
+        w = _order_four(small, w)
+    return torch.where(z > -40.0, w, torch.where(z.isnan(), z, z.exp()))
+
+
+def _order_four(z: Tensor, w: Tensor) -> Tensor:
+    r = z - w - w.log()
+    u, q = r / (1.0 + w), 1.0 + w + 2.0 / 3.0 * r  # q without its factor 1 + w, whose square overflows
+    return w * (1.0 + u * (q - 0.5 * u) / (q - u))
+
+
+def next_omega(z: Tensor, omega: Tensor, step: Tensor) -> Tensor:
+    """ω(z) from ω(z − step), for small steps: its tangent, and one step of order four."""
+    slope = omega / (1.0 + omega)
+    w = _order_four(z, (omega + slope * step).clamp_min(torch.finfo(z.dtype).tiny))
     return torch.where(z > -40.0, w, torch.where(z.isnan(), z, z.exp()))
 
 

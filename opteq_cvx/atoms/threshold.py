@@ -114,6 +114,10 @@ def plane_level(v: Tensor, lower: Tensor, upper: Tensor, a: Tensor, total: Tenso
     line between two neighbors. Where the set is empty, an end of the range.
     """
     v, lower, upper, a, total = (t.detach() for t in (v, lower, upper, a, total))
+    if v.device.type == "cpu" and v.numel() >= LARGE and not any(hidden(t) for t in (v, lower, upper, a, total)):
+        found = _plane_by_passes(v, lower, upper, a, total)
+        if found is not None:
+            return found
     moving = a != 0
     slope = torch.where(moving, a, 1.0)
     ends = [torch.where(moving, (v - bound) / slope, torch.inf) for bound in (lower, upper)]
@@ -149,3 +153,52 @@ def plane_level(v: Tensor, lower: Tensor, upper: Tensor, a: Tensor, total: Tenso
     mu = torch.where(square > 0, rest / torch.where(square > 0, square, 1.0), inside)
     mu = torch.where(has_right, torch.minimum(mu, right), mu)
     return torch.where(has_left, torch.maximum(mu, left), mu)
+
+
+def _plane_by_passes(v: Tensor, lower: Tensor, upper: Tensor, a: Tensor, total: Tensor) -> Tensor | None:
+    """μ of `plane_level` by Newton's method in a bracket, exact on the piece that it ends at; None where it takes long.
+
+    Beyond the finite breakpoints the sum is linear, so that a step which leaves them there is the last one.
+    """
+    moved, onto = torch.empty_like(v), torch.empty_like(v)
+    low, high = _finite_range(v, lower, upper, a, moved, onto)
+    if not bool((low <= high).all()):
+        return None
+    slack = torch.maximum(low.abs(), high.abs()).mul_(ROUNDING * torch.finfo(v.dtype).eps)
+    size = torch.maximum(total.abs(), torch.mul(a, v, out=onto).abs_().amax(-1, keepdim=True))
+    small = size * (v.shape[-1] * torch.finfo(v.dtype).eps)
+    below, above = low, high  # of the root, where it lies among the breakpoints
+    mu = 0.5 * (low + high)
+    last = high - low
+    for _ in range(PASSES):
+        torch.addcmul(v, a, mu, value=-1.0, out=moved)
+        torch.minimum(torch.maximum(moved, lower, out=onto), upper, out=onto)
+        slope = moved.eq_(onto).mul_(a).mul_(a).sum(-1, keepdim=True)
+        gap = onto.mul_(a).sum(-1, keepdim=True).sub_(total)
+        below, above = torch.where(gap > 0, mu, below), torch.where(gap <= 0, mu, above)
+        some = slope > 0
+        to = mu + gap / torch.where(some, slope, 1.0)
+        move = (to - mu).abs()
+        flat = ~some & (gap.abs() <= small)  # no entry moves, and the sum is right: any μ here will do
+        outside = ((to < below) & (below > low)) | ((to > above) & (above < high))
+        jump = ~some | outside | ((2.0 * move > last) & (move > slack) & (to > low) & (to < high))
+        to = torch.where(flat, mu, torch.where(jump & (gap != 0), 0.5 * (below + above), to))
+        last = (to - mu).abs()
+        mu = to
+        if not bool((last > slack).any()):
+            return mu
+    return None
+
+
+def _finite_range(
+    v: Tensor, lower: Tensor, upper: Tensor, a: Tensor, point: Tensor, work: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The least and the largest finite breakpoint (v − bound)/a; +∞ and −∞ where there is none. Overwrites the last
+    two."""
+    inf = torch.inf
+    least, most = [], []
+    for bound in (lower, upper):
+        torch.sub(v, bound, out=point).div_(a)
+        least.append(torch.nan_to_num(point, inf, inf, inf, out=work).amin(-1, keepdim=True))
+        most.append(torch.nan_to_num(point, -inf, -inf, -inf, out=work).amax(-1, keepdim=True))
+    return torch.minimum(*least), torch.maximum(*most)

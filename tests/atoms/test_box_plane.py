@@ -1,4 +1,4 @@
-"""Whether a box cut by a plane or half-space is empty, against a linear program."""
+"""A box cut by a plane or half-space: whether it is empty, against a linear program; large batches."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,7 @@ import torch
 from scipy.optimize import linprog
 
 from opteq_cvx.atoms import atom
+from opteq_cvx.atoms.box_plane import BoxPlane
 
 SHAPE = (2, 3)
 SAMPLES = 40
@@ -38,3 +39,29 @@ def _infeasible(lower: np.ndarray, upper: np.ndarray, normal: np.ndarray, total:
     cut = {"A_ub": row, "b_ub": end} if below else {"A_eq": row, "b_eq": end}
     bounds = list(zip(lower.flat, upper.flat, strict=True))
     return bool(linprog(np.zeros(lower.size), bounds=bounds, **cut).status == 2)
+
+
+@pytest.mark.parametrize("below", [False, True])
+@pytest.mark.parametrize("kind", ["box", "half-line", "line", "zeros in the normal"])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_passes_over_a_large_batch_are_the_search_in_each_row(kind: str, scale: float, *, below: bool) -> None:
+    """Large batches on the CPU take Newton steps, small ones a sort: the same points, also with infinite bounds."""
+    g = torch.Generator().manual_seed(3)
+    v, a, inside = (torch.randn((300, 20), generator=g, dtype=torch.float64) for _ in range(3))
+    low, high = (torch.rand((300, 20), generator=g, dtype=torch.float64) for _ in range(2))
+    low, high = -low, high
+    if kind == "half-line":
+        high = torch.full_like(high, torch.inf)
+    if kind == "line":
+        low, high = torch.full_like(low, -torch.inf), torch.where(torch.arange(20) < 5, high, torch.inf)
+    if kind == "zeros in the normal":
+        a = torch.where(torch.arange(20) % 3 == 0, 0.0, a)
+    total = (a * torch.minimum(torch.maximum(inside, low), high)).sum(-1, keepdim=True)
+    f, step = BoxPlane(below=below), torch.ones(1, 1, dtype=torch.float64)
+    data = {"lower": low, "upper": high, "normal": a, "total": total}
+    x = f.prox(scale * v, step, data)
+    for i in range(0, 300, 10):
+        row = f.prox(scale * v[i], step[0], {k: t[i] for k, t in data.items()})
+        torch.testing.assert_close(x[i], row, rtol=0, atol=1e-13 * (1 + 10 * scale))
+    over = (a * x).sum(-1, keepdim=True) - total
+    assert float((torch.relu(over) if below else over.abs()).max()) <= 1e-13 * (1 + 10 * scale)
