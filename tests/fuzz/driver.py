@@ -17,7 +17,7 @@ from tests.fuzz.records import Record, append, latest, load, mend
 Examine = Callable[[int], Record]
 """A seed to its record; importable by name, as it runs in other processes."""
 
-PATIENCE = 300.0  # seconds of the clock without an answer: code that the limits within a process do not reach
+PATIENCE = 1800.0  # seconds of the clock without an answer: code that the limits within a process do not reach
 
 
 @dataclass
