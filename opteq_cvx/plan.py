@@ -32,9 +32,10 @@ from opteq_cvx.plan_text import (
 from opteq_cvx.selection import EPSILON, RIDGE, Path, SecondStage, SelectionMethod
 from opteq_cvx.splitting import asked
 from opteq_cvx.splitting.asked import refused
-from opteq_cvx.splitting.choice import SplittingName, too_dense
+from opteq_cvx.splitting.choice import SplittingName
 from opteq_cvx.splitting.closed_form import ClosedForm, closed_form
 from opteq_cvx.splitting.contract import Splitting
+from opteq_cvx.splitting.cost import estimate
 from opteq_cvx.splitting.cyclic import Cyclic
 from opteq_cvx.splitting.davis_yin import DavisYin
 from opteq_cvx.splitting.douglas_rachford import DouglasRachford
@@ -195,9 +196,10 @@ def _general(
     *,
     formed: bool,
 ) -> Plan:
-    """Douglas–Rachford; where it is asked for or a factorization is too large Davis–Yin, if it fits, or PDHG."""
+    """Douglas–Rachford; where it is asked for or a factorization costs too much Davis–Yin, if it fits, or PDHG."""
     saddle = SaddleForm.of(program)
-    large = too_dense(saddle.maps)
+    costs = estimate(saddle.maps)
+    large = costs.refusal
     if isinstance(wanted, asked.DavisYin) or (wanted is None and large is not None):
         groups = TwoGroups.of(program)
         if isinstance(groups, TwoGroups):
@@ -214,7 +216,7 @@ def _general(
         why = large if large is not None else "another was asked for"
         pdhg = PrimalDual(saddle, wanted) if isinstance(wanted, asked.PDHG) else PrimalDual(saddle)
         return Plan(program, pdhg, "PDHG", (*primal_dual_lines(pdhg, refusal, why), *_set(wanted)), source, back)
-    lines = (*douglas_rachford_lines(form, refusal, thin, options), *_set(wanted))
+    lines = (*douglas_rachford_lines(form, refusal, thin, options), ("not used", costs.text), *_set(wanted))
     if isinstance(thin, ThinForm):
         return Plan(program, ThinDouglasRachford(thin, options), "Douglas–Rachford", lines, source, back)
     if options.factor == "woodbury":
