@@ -10,6 +10,7 @@ import scipy.sparse as sp
 import opteq_cvx as oc
 from opteq_cvx.errors import CompileError, UnsupportedError
 from opteq_cvx.frontend import read, recognized, variables
+from opteq_cvx.ir import printer
 from opteq_cvx.ir.program import Term
 from tests.frontend import interpret
 
@@ -166,6 +167,13 @@ def test_sign_and_bounds_are_one_box(attributes: dict[str, Any], lower: Any, upp
     ((low, high),) = boxes(cp.Variable(3, name="x", **attributes))
     np.testing.assert_array_equal(low, np.broadcast_to(lower, 3))
     np.testing.assert_array_equal(high, np.broadcast_to(upper, 3))
+
+
+def test_a_bound_by_a_parameter_alone_is_that_parameter() -> None:
+    """No maximum with −∞, no minimum with ∞ is left to be evaluated at each call."""
+    x = cp.Variable(3, name="x", bounds=[LOW, HIGH])
+    term = read(cp.Problem(cp.Minimize(cp.sum_squares(x)))).program.terms[-1]
+    assert [printer.param(term.data[k]) for k in ("lower", "upper")] == ["low", "high"]
 
 
 def test_diagonal_variable_has_its_diagonal_as_unknown() -> None:

@@ -80,7 +80,7 @@ def test_outputs_are_variables_by_default_and_may_be_affine() -> None:
     problem = cp.Problem(cp.Minimize(cp.sum_squares(x - 1) + cp.square(y)))
     assert [o.name for o in read(problem).program.outputs] == ["x", "y"]
     (out,) = read(problem, outputs=[W @ x + y]).program.outputs
-    assert out.value.shape == (2,)
+    assert (out.name, out.value.shape) == ("W @ x + y", (2,))
     assert {name for name, _ in out.value.parts} == {"x", "y"}
     assert read(problem, outputs=[W @ x]).declaration.weights["W"] is W
 
@@ -101,6 +101,7 @@ def test_variables_of_one_name_are_told_apart() -> None:
     program = read(cp.Problem(cp.Minimize(cp.sum_squares(a) + cp.norm1(b)))).program
     assert [(v.name, v.shape) for v in program.variables] == [("x", (2,)), ("x_2", (3,))]
     assert [t.arg.parts[0][0] for t in program.terms] == ["x", "x_2"]
+    assert [o.name for o in program.outputs] == ["x", "x_2"]
 
 
 def test_unknowns_of_the_compiler_keep_clear_of_the_users_names() -> None:

@@ -38,10 +38,18 @@ def test_the_form_of_the_second_objective(text: str) -> None:
     assert (found.strong, found.quadratic, found.isotropic) == FORMS[text]
 
 
-@pytest.mark.parametrize("sign", [1, -1])
-def test_what_is_left_is_the_problem_itself(sign: int) -> None:
-    """Parameters of the second objective stay inputs; its bounds and cones leave with it."""
-    goal = cp.Minimize(cp.norm1(x) + cp.sum(cp.exp(cp.norm(x) + y))) if sign > 0 else cp.Maximize(-cp.norm1(x) + y[0])
+GOALS = {
+    # the first objective: how many summands it has
+    "Minimize(norm1(x) + sum(exp(norm(x) + y)))": 2,
+    "Maximize(-norm1(x) + y[0])": 2,
+    "Minimize(sum_squares(x))": 1,
+}
+
+
+@pytest.mark.parametrize("text", GOALS)
+def test_what_is_left_is_the_problem_itself(text: str) -> None:
+    """Parameters of the second objective stay inputs; its bounds and cones leave with it, constraints stay."""
+    goal = eval(text, {**vars(cp), "x": x, "y": y})
     problem = cp.Problem(goal, [x >= -1, cp.sum(y) == 1, y >= 0])
     found = read_selected(problem, cp.Minimize(lam * cp.power(cp.norm(x - r), 3)), [lam, r])
     alone = read(problem).program
@@ -49,7 +57,7 @@ def test_what_is_left_is_the_problem_itself(sign: int) -> None:
     assert [v.name for v in found.reading.program.variables] == [v.name for v in alone.variables]
     assert [p.name for p in found.reading.program.parameters] == ["lam", "r"]
     assert printer.param(found.reading.program.offset) == printer.param(alone.offset)
-    assert found.summand == 2
+    assert found.summand == GOALS[text]
     assert len(found.program.terms) > len(alone.terms)
     assert found.text == "lam * norm2(x - r)**3"
     np.testing.assert_equal([o.name for o in found.program.outputs], ["x", "y"])
