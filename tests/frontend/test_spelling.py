@@ -25,6 +25,7 @@ WORDS = (
     "multiply(p, D.T @ q)", "lam * D @ v", "D @ v * 2", "reshape(X, 12, order='C')", "reshape(v, (5, 1), order='C')",
     "diag(v)", "trace(S)", "hstack([v, w])", "geo_mean(v)", "const[3, 5] @ v", "[1, 2, 3] @ q", "cumsum(v, axis=0)",
     "-(v - w) @ p", "sum(entr(v))", "v >= 0", "v <= p", "D @ v == q", "sum(v) == 1", "S >> 0", "SOC(s, v)",
+    "(1+2j) * v", "(0+0.5j) * v",
 )  # fmt: skip
 
 CODE = {"I[5]": "np.eye(5)", "const[3, 5]": "A", "[1, 2, 3]": "np.array([1, 2, 3])"}
