@@ -1,7 +1,7 @@
 """Functions that reduce axes: the static field `axes`, its recognition, moving them to the end and back."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -19,6 +19,9 @@ from opteq_cvx.ir.program import Affine
 from opteq_cvx.ir.tree import Node
 
 WRONG: tuple[Mapping[str, Any], ...] = ({"axes": ()}, {"axes": (0,)}, {"axes": (-1, -1)})
+
+LARGEST = ("max", "norm_inf")
+"""Of norms, which are not negative, both are the largest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +83,13 @@ def kept(shape: Shape, axes: tuple[int, ...]) -> Shape:
 
 
 def level_set(node: Node, *functions: Pattern) -> tuple[Affine, tuple[int, ...], ParamExpr] | None:
-    """(x, axes, radius) where `node` is f(x) ≤ radius, of parameters only, in the reduced shape."""
+    """(x, axes, radius) where `node` is f(x) ≤ radius, of parameters only, in the reduced shape.
+
+    The largest of several values of f is bounded where each of them is.
+    """
     found = below(node, *functions)
+    if found is None and node.op == "leq" and node.args[0].op in LARGEST and node.args[0].shape == ():
+        found = below(replace(node, args=(node.args[0].args[0], node.args[1])), *functions)
     if found is None or found[1].param is None:
         return None
     f, bound, x, axes = found

@@ -40,6 +40,20 @@ class L1Ball(Reducing):
             static={"axes": (-2,)},
             data={"radius": "0.5"},
         ),
+        Spelling(
+            text="norm(x, 1) <= r",
+            constraint=True,
+            variables={"x": (3, 4)},
+            parameters={"r": ((), {"nonneg": True})},
+            static={"axes": (-2,)},
+            data={"radius": "r * np.ones((1, 4))"},
+        ),
+        Spelling(
+            text="norm(x, 'inf') <= 0.5",
+            constraint=True,
+            variables={"x": (3, 4)},
+            data={"radius": "0.5 * np.ones((3, 1))"},
+        ),
     )
 
     @override

@@ -51,6 +51,12 @@ class L2Ball(Reducing):
             static={"axes": (-2,)},
             data={"radius": "0.5"},
         ),
+        Spelling(
+            text="mixed_norm(x, 2, 'inf') <= 0.5",
+            constraint=True,
+            variables={"x": (3, 4)},
+            data={"radius": "0.5 * np.ones((3, 1))"},
+        ),
     )
 
     @override
