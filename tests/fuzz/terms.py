@@ -19,11 +19,15 @@ ACTIVATIONS = {
     "algebraic": (-0.9, 0.9),
     "elu": (-0.8, 2.0),
     "celu": (-0.8, 2.0),
+    "softplus": (0.1, 2.0),
+    "log_sigmoid": (-2.0, -0.1),
+    "arctan": (-1.2, 1.2),
+    "tanhshrink": (-2.0, 2.0),
     "softmax": (0.05, 1.0),
     "sparsemax": (0.05, 1.0),
 }
-"""Those whose convex function CVXPY can solve (it has no cone form of arctan's, softplus's and tanhshrink's), and where
-to start. Those of softmax and sparsemax are on the simplex."""
+"""Where to start. Those of softmax and sparsemax are on the simplex; softplus to tanhshrink have no cone form, and their exact
+solutions are those of `verify.modelled`."""
 
 KINDS = tuple(a for a in atoms.registry() if not a.name.startswith("activation"))
 TERMS = tuple(a for a in KINDS if not all(s.constraint for s in a.spellings))
