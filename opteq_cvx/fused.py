@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-MOST = 1024  # columns of a tile
-ROWS, INNER = 16, 32  # the least that a product of tiles takes
+MOST = 512  # columns of a tile: seven tiles of so many are kept in registers
+ROWS = INNER = 16  # the least that a product of tiles takes; more of M's rows at a time do not fit the registers
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,7 +39,7 @@ class Clip:
 
 
 def available(device: torch.device, n: int, dtype: torch.dtype) -> bool:
-    """Whether the kernel runs: float32, up to 1,024 unknowns, on a CUDA device or under Triton's interpreter."""
+    """Whether the kernel runs: float32, up to 512 unknowns, on a CUDA device or under Triton's interpreter."""
     place = device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
     return place and dtype == torch.float32 and 0 < n <= MOST and _installed()
 
@@ -73,6 +73,14 @@ def _launch(
     by_row = [part.shape[0] > 1 for part in parts]
     columns = max(16, 1 << (n - 1).bit_length())
     grid: Any = (-(-rows // ROWS),)
+    tile = {"ROWS": ROWS, "COLUMNS": columns, "INNER": INNER}
     with torch.cuda.device_of(z):
-        kernel[grid](z, before, m, *parts, momentum, rows, n, count, *by_row, ROWS=ROWS, COLUMNS=columns, INNER=INNER)
+        kernel[grid](
+            z, before, m, *parts, momentum, rows, n, count, *by_row, **tile, num_warps=warps(columns), num_stages=2
+        )
     return z, before
+
+
+def warps(columns: int) -> int:
+    """Warps of a program whose tile has so many columns: up to 256 of them, nothing leaves the registers."""
+    return min(16, max(4, columns // 16))

@@ -33,7 +33,7 @@ class Inertial(Iteration):
 
     Args:
         fused: take the heavy ball's steps between two checks in one Triton kernel: on a CUDA device in float32, for
-            programs of one shared matrix, up to 1,024 unknowns and a prox of signs, bounds and l1 norms. Others, and
+            programs of one shared matrix, up to 512 unknowns and a prox of signs, bounds and l1 norms. Others, and
             machines without Triton, take the same steps by torch. Off until it is measured on your device.
     """
 

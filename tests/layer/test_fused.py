@@ -150,6 +150,36 @@ def test_the_kernel_under_the_interpreter() -> None:
     assert "kernel launches" in done.stdout
 
 
+COMPILED = """
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, compile
+from opteq_cvx.fused import INNER, ROWS, warps
+from opteq_cvx.fused_kernel import burst
+for columns in (16, 64, 256, 512):
+    types = {name: "*fp32" for name in burst.arg_names if name.endswith("_ptr")}
+    types |= {"momentum": "fp32", "rows": "i32", "n": "i32", "count": "i32"}
+    fixed = {"c_rows": True, "t_rows": False, "low_rows": False, "high_rows": True}
+    fixed |= {"ROWS": ROWS, "COLUMNS": columns, "INNER": INNER}
+    source = ASTSource(fn=burst, signature=types | dict.fromkeys(fixed, "constexpr"), constexprs=fixed)
+    for capability in (80, 90):
+        options = {"num_warps": warps(columns), "num_stages": 2}
+        made = compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+        assert made.metadata.shared <= 48 * 1024
+print("compiled")
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed (it comes with CUDA)")
+def test_the_kernel_compiles_for_devices_that_are_not_here() -> None:
+    """To machine code for A100 and H100, within the shared memory that every device has."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILED], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "compiled" in done.stdout
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("terms", CLIPPED, ids=lambda t: t.__name__)
 def test_the_kernel_on_a_device(terms: Callable[[cp.Variable, cp.Parameter], Made]) -> None:
