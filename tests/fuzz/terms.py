@@ -26,8 +26,8 @@ ACTIVATIONS = {
     "softmax": (0.05, 1.0),
     "sparsemax": (0.05, 1.0),
 }
-"""Where to start. Those of softmax and sparsemax are on the simplex; softplus to tanhshrink have no cone form, their exact
-solutions are those of `verify.modelled`."""
+"""Where to start. Those of softmax and sparsemax are on the simplex. Softplus to tanhshrink have no cone form: what is
+exact there are the solutions of `verify.modelled`."""
 
 KINDS = tuple(a for a in atoms.registry() if not a.name.startswith("activation"))
 TERMS = tuple(a for a in KINDS if not all(s.constraint for s in a.spellings))
