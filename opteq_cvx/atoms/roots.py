@@ -7,15 +7,17 @@ Source: Press et al., *Numerical Recipes*, section 9.4 (safeguard).
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from typing_extensions import override
 
 from opteq_cvx.atoms.primitives import underived
+from opteq_cvx.ir.frozen import Shape
 
 STEPS = 100
 """Most steps of `newton`: enough to bisect wide brackets down to where Newton's method converges."""
@@ -103,7 +105,14 @@ class Entrywise(Implicit):
     def __call__(self, *inputs: Tensor) -> Tensor:
         if underived(*inputs):
             return self.solve(*inputs)
-        return Implicit.__call__(self, *torch.broadcast_tensors(*inputs))
+        return Implicit.__call__(self, *(i.expand(_joint_shape(inputs)) for i in inputs))
+
+
+def _joint_shape(inputs: Sequence[Tensor]) -> Shape:
+    """By NumPy: torch's own rule imports SymPy at its first call, which takes a second. (Broadcasting the tensors
+    together would lift each to the level of the outermost transform, where functorch loses it.)"""
+    shapes = [tuple(i.shape) for i in inputs]
+    return tuple(torch.broadcast_shapes(*shapes) if torch.compiler.is_compiling() else np.broadcast_shapes(*shapes))
 
 
 @dataclass(frozen=True, slots=True)
