@@ -105,7 +105,8 @@ class Entrywise(Implicit):
     def __call__(self, *inputs: Tensor) -> Tensor:
         if underived(*inputs):
             return self.solve(*inputs)
-        return Implicit.__call__(self, *(i.expand(_joint_shape(inputs)) for i in inputs))
+        shape = _joint_shape(inputs)
+        return Implicit.__call__(self, *(i.expand(shape) for i in inputs))
 
 
 def _joint_shape(inputs: Sequence[Tensor]) -> Shape:

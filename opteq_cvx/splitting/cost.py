@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from opteq_cvx.ir.linmap import Adjoint, Compose, Conv2d, LeftMul, LinearMap, RightMul, SumMap
 from opteq_cvx.ir.linmap import stage as map_stage
 from opteq_cvx.ir.param import Stage
+from opteq_cvx.splitting.map_cost import cost
 from opteq_cvx.splitting.operators import Maps
-from opteq_cvx.splitting.pieces import cost
 
 BATCH = 32
 FACTOR, OWN = 1.6e9, 6e9  # F and G: n³ per second of a shared factorization, and of one per sample

@@ -61,14 +61,17 @@ def merged(p: Factored) -> Factored:
 
 
 def strands(m: LinearMap) -> tuple[Strand, ...]:
-    """m as a sum of strands."""
+    """m as a sum of strands; none where there would be more than `MOST`."""
     match m:
         case SumMap(maps=maps):
-            return tuple(s for part in maps for s in strands(part))
+            found = [strands(part) for part in maps[: MOST + 1]]
+            return tuple(s for part in found for s in part) if all(found) and sum(map(len, found)) <= MOST else ()
         case Compose(maps=maps):
             total = strands(maps[0])
             for part in maps[1:]:
                 inner = strands(part)
+                if len(total) * len(inner) > MOST:
+                    return ()
                 total = tuple(Strand(a.scale * b.scale, compose(a.map, b.map)) for a in total for b in inner)
             return total
         case Diagonal(d=Const() as d) if size(d.shape) == 1:
@@ -144,7 +147,7 @@ def _joined(pieces: Sequence[Piece]) -> list[Piece]:
     alone: list[Piece] = []
     for piece in pieces:
         found = strands(piece.k) if piece.weight is None and piece.other is None else ()
-        if not 0 < len(found) <= MOST:
+        if not found:
             alone.append(piece)
             continue
         row: dict[Key, float] = {}

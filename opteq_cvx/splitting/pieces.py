@@ -18,16 +18,11 @@ from opteq_cvx.ir.layout import Layout
 from opteq_cvx.ir.linmap import (
     Adjoint,
     Compose,
-    Conv2d,
     Identity,
-    Kron,
     LeftMul,
     LinearMap,
     Permute,
     Reshape,
-    RightMul,
-    Sparse,
-    SumMap,
     coefficients,
     compose,
     gather,
@@ -39,6 +34,7 @@ from opteq_cvx.maps.base import Lookup, Operator
 from opteq_cvx.maps.norm import norm_bound
 from opteq_cvx.maps.operator import bind
 from opteq_cvx.splitting.by_construction import map_norm
+from opteq_cvx.splitting.map_cost import cost, has_conv
 
 Range = tuple[float, float]
 
@@ -190,7 +186,7 @@ class Factored(Frozen):
     @property
     def convolves(self) -> bool:
         """Whether a convolution is among the factors."""
-        return any(_has_conv(p.k) or (p.other is not None and _has_conv(p.other)) for p in self.pieces)
+        return any(has_conv(p.k) or (p.other is not None and has_conv(p.other)) for p in self.pieces)
 
     def bind(self, values: Sequence[Tensor]) -> "Bound":
         """P at the values of `exprs`."""
@@ -258,41 +254,6 @@ class Bound:
                 below, above = piece.bounds(self.lookup, like)
                 low, high = low + below, high + above
         return low, high
-
-
-def cost(m: LinearMap) -> int:
-    """Flops of one product with a map."""
-    match m:
-        case Identity() | Reshape():
-            return 0
-        case LeftMul(a=a):
-            return 2 * size(m.shape_in) * a.shape[0]
-        case RightMul(b=b):
-            return 2 * size(m.shape_in) * b.shape[1]
-        case Conv2d(kernel=kernel):
-            return 2 * size(m.shape_out) * size(kernel.shape[1:])
-        case Sparse(matrix=matrix):
-            return 2 * int(matrix.nnz)
-        case Kron():
-            return 2 * size(m.shape_out)
-        case Adjoint(of=of):
-            return cost(of)
-        case Compose(maps=maps) | SumMap(maps=maps):
-            return sum(cost(part) for part in maps)
-        case _:
-            return max(size(m.shape_in), size(m.shape_out))
-
-
-def _has_conv(m: LinearMap) -> bool:
-    match m:
-        case Conv2d():
-            return True
-        case Adjoint(of=of):
-            return _has_conv(of)
-        case Compose(maps=maps) | SumMap(maps=maps):
-            return any(_has_conv(part) for part in maps)
-        case _:
-            return False
 
 
 def factored(layout: Layout, quadratic: Sequence[Term], weight_of: Callable[[Term], float | None]) -> Factored | None:
@@ -396,7 +357,7 @@ def of_diagonal(d: Array, n: int) -> Piece:
 def product(p: ParamExpr, b: Tensor, lookup: Lookup) -> Tensor | None:
     """P b for b (1|B, n) where P has pieces with a convolution, so that P is never formed; else None."""
     pieces = pieces_of(p)
-    if pieces is None or not any(_has_conv(piece.k) for piece in pieces):
+    if pieces is None or not any(has_conv(piece.k) for piece in pieces):
         return None
     shape = Factored(p.shape[0], tuple(pieces))
     return shape.bind([lookup(e) for e in shape.exprs]).multiply(b)
