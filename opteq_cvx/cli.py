@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opteq_cvx import __version__
-from opteq_cvx.errors import OpteqError
+from opteq_cvx.errors import InputError, OpteqError, message
 from opteq_cvx.folding import fold
 from opteq_cvx.problem_file import ProblemFile, read_problem
 
@@ -106,8 +106,16 @@ def train(options: argparse.Namespace) -> int:
     data = load_data(options.data, options.data_dir, per_class=options.per_class)
     torch.manual_seed(options.seed)
     layer = compile_problem(*file.declare(**sizes), tolerance=options.tolerance)
+    if options.mirror and data.image is None:
+        found = f"--mirror and samples of {data.name}, which are not images"
+        raise InputError(message(found, "images", "drop --mirror"))
     model = Classifier(
-        layer, features=data.features, classes=data.classes, pool=options.pool, normalize=options.normalize
+        layer,
+        features=data.features,
+        classes=data.classes,
+        pool=options.pool,
+        normalize=options.normalize,
+        mirror=data.image if options.mirror else None,
     )
     model.standardize(data.train.x)
     run = train_model(
@@ -337,6 +345,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--pool", type=_positive, help="average image outputs to POOL × POOL before the read-out")
     command.add_argument("--shift", type=int, default=0, help="move training images by up to SHIFT pixels (default 0)")
     command.add_argument("--flip", action="store_true", help="mirror half of the training images")
+    command.add_argument("--mirror", action="store_true", help="in evaluation, average an image and its mirror image")
     command.add_argument("--accelerator", default="auto", help="auto, cpu or cuda, as Lightning Fabric has it")
     command.add_argument("--devices", type=_positive, default=1)
     command.add_argument("--resume", action="store_true", help="go on with the interrupted run in --out")

@@ -163,6 +163,8 @@ def test_train_writes_weights_and_metrics(tmp_path: Path, capsys: pytest.Capture
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["train_solver_failed"] == 0.0
     assert rows[-1]["train_solver_steps"] > 0
+    assert main([*call, "--mirror"]) == MISTAKE
+    assert "--mirror and samples of clouds, which are not images" in capsys.readouterr().err
 
 
 def test_train_without_its_data_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d
+from torch.nn.functional import adaptive_avg_pool2d, batch_norm
 from typing_extensions import override
 
 from opteq_cvx.errors import InputError, message
@@ -29,11 +29,15 @@ class Classifier(nn.Module):
         pool: outputs that are images (C, H, W) are averaged over windows to (C, pool, pool) first; None: they are not.
         normalize: whether N is batch normalization of what is read: of each channel of an image, of each entry of a
             vector. It is an affine map outside of the program, which stays as it is declared; False: the identity.
+            One sample alone has no statistics: it is normalized by the running ones, in training, too.
+        mirror: the shape (C, H, W) of samples that are flattened images whose label their mirror image shares: in
+            evaluation, the logarithms of the mean of both images' class probabilities stand for the scores, which are
+            then the same for both; training sees one of them. None: samples are taken as they are.
         features: numbers per sample.
         classes: number of labels.
 
     Raises:
-        InputError: the program has no input.
+        InputError: the program has no input; `mirror` is the shape of another number of features.
     """
 
     mean: Tensor
@@ -47,6 +51,7 @@ class Classifier(nn.Module):
         classes: int,
         pool: int | None = None,
         normalize: bool = False,
+        mirror: tuple[int, int, int] | None = None,
     ) -> None:
         super().__init__()
         program = layer.program
@@ -57,6 +62,10 @@ class Classifier(nn.Module):
         if wanted == 0:
             found = "the program has no input"
             raise InputError(message(found, "at least one oc.Input", "declare the data as oc.Input"))
+        if mirror is not None and math.prod(mirror) != features:
+            found = f"mirror={mirror}, images of {math.prod(mirror)} numbers, and samples of {features}"
+            raise InputError(message(found, "the shape (C, H, W) of a sample", "give the shape of the images"))
+        self.mirror = mirror
         self.input_map = nn.Identity() if wanted == features else nn.Linear(features, wanted)
         self.pool = pool
         shapes = [o.value.shape for o in program.outputs]
@@ -78,9 +87,17 @@ class Classifier(nn.Module):
 
     @override
     def forward(self, x: Float[Tensor, "batch features"]) -> Float[Tensor, "batch classes"]:
-        """Unnormalized class scores."""
+        """Unnormalized class scores; logarithms of mean probabilities where `mirror` is given, in evaluation."""
+        if self.training or self.mirror is None:
+            return self._scores(x)
+        other = x.reshape(len(x), *self.mirror).flip(-1).reshape(x.shape)
+        both = torch.stack([self._scores(x), self._scores(other)]).log_softmax(dim=-1)
+        return both.logsumexp(dim=0) - math.log(2.0)
+
+    def _scores(self, x: Float[Tensor, "batch features"]) -> Float[Tensor, "batch classes"]:
+        """R pool(N u*(A s + a)) + r."""
         found = zip(self.norms, self.layer(*self.layer_inputs(x)), strict=True)
-        outputs = [norm(u if u.ndim == 4 else u.reshape(len(u), -1)) for norm, u in found]
+        outputs = [_normalized(u if u.ndim == 4 else u.reshape(len(u), -1), norm) for norm, u in found]
         flat = torch.cat([self._pooled(output).reshape(len(x), -1) for output in outputs], dim=-1)
         logits: Tensor = self.read_out(flat)
         return logits
@@ -108,3 +125,11 @@ def _norm(shape: tuple[int, ...]) -> nn.Module:
     Source: S. Ioffe, C. Szegedy, Batch Normalization, ICML 2015, algorithm 1.
     """
     return nn.BatchNorm2d(shape[0]) if len(shape) == 3 else nn.BatchNorm1d(math.prod(shape))
+
+
+def _normalized(u: Tensor, norm: nn.Module) -> Tensor:
+    """N u."""
+    if len(u) == 1 and isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
+        return batch_norm(u, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+    normal: Tensor = norm(u)
+    return normal

@@ -89,6 +89,34 @@ def test_channels_of_images_are_normalized_over_their_places() -> None:
     torch.testing.assert_close(model(x), expected, atol=1e-4, rtol=1e-4)
 
 
+def test_one_sample_is_normalized_by_running_statistics(layer: EquilibriumLayer) -> None:
+    """The last batch of an epoch may hold one sample; the whole loop must not end there."""
+    model, x = Classifier(layer, features=6, classes=2, normalize=True), torch.randn(9, 6)
+    model(x)
+    alone = model(x[:1])
+    torch.testing.assert_close(alone, model.eval()(x[:1]))
+
+
+def test_an_image_and_its_mirror_image_share_their_probabilities() -> None:
+    """The mean of both, each by the model without `mirror`; in training each image is seen alone."""
+    torch.manual_seed(0)
+    layer = oc.compile(*conv_opteq.declare(inputs=3, pixels=6, channels=2), tolerance=1e-6)
+    plain = Classifier(layer, features=108, classes=4)
+    model = Classifier(layer, features=108, classes=4, mirror=(3, 6, 6))
+    model.load_state_dict(plain.state_dict())
+    x = torch.randn(5, 108)
+    other = torch.stack([image[:, :, [5, 4, 3, 2, 1, 0]] for image in x.reshape(5, 3, 6, 6)]).reshape(5, 108)
+    torch.testing.assert_close(model.train()(x), plain(x))
+    probabilities = model.eval()(x).exp()
+    torch.testing.assert_close(probabilities, (plain(x).softmax(1) + plain(other).softmax(1)) / 2)
+    torch.testing.assert_close(probabilities, model(other).exp())
+
+
+def test_the_shape_of_mirrored_images_is_checked(layer: EquilibriumLayer) -> None:
+    with pytest.raises(InputError, match=r"mirror=\(1, 2, 2\), images of 4 numbers, and samples of 6"):
+        Classifier(layer, features=6, classes=2, mirror=(1, 2, 2))
+
+
 def test_constant_samples_do_not_divide_by_zero(layer: EquilibriumLayer) -> None:
     model = Classifier(layer, features=6, classes=2)
     model.standardize(torch.ones(10, 6))
