@@ -3,6 +3,7 @@
 from opteq_cvx.iterate.accelerated import Accelerated
 from opteq_cvx.iterate.anderson import Anderson
 from opteq_cvx.iterate.averaging import BiGSAM, SequentialAveraging
+from opteq_cvx.iterate.compiled import Compiled
 from opteq_cvx.iterate.contract import Iterate, Iteration, Progress, Stop
 from opteq_cvx.iterate.halpern import Halpern
 from opteq_cvx.iterate.inertial import Inertial
@@ -13,6 +14,7 @@ __all__ = [
     "Accelerated",
     "Anderson",
     "BiGSAM",
+    "Compiled",
     "Halpern",
     "Inertial",
     "Iterate",

@@ -7,7 +7,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from opteq_cvx.iterate.contract import Iterate, Iteration, Progress, Restrict, Stop
-from opteq_cvx.iterate.driver import Rule, drive
+from opteq_cvx.iterate.driver import drive
+from opteq_cvx.iterate.rule import Rule
 
 FALL = 0.999  # over a window of 2·memory steps the residual has to fall at least by this factor
 HEAVY = 1e6  # coefficients summing to more than this amplify rounding and are not used

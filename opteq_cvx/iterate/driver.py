@@ -4,13 +4,14 @@ A rule says how z_{k+1} follows from z_k and T(z_k); the driver does the rest. O
 residual ‖z_k − T(z_k)‖ comes from the pair the rule needs anyway, so a check costs a few reductions and one copy.
 """
 
-from abc import ABC, abstractmethod
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from opteq_cvx.iterate.contract import Iterate, Progress, Restrict, Stop
+from opteq_cvx.iterate.replay import block
+from opteq_cvx.iterate.rule import Rule
 from opteq_cvx.iterate.watch import WATCH
 
 BOUND = 0.4  # a state of norm above this power of the dtype's largest number has left every bounded set
@@ -18,28 +19,6 @@ ROUNDING = 4.0  # a residual below this many units of rounding, relative to ‖z
 SHARE = 0.75  # rows are compacted when at most this share of them is still iterating
 LOOK = 10  # every so many checks the norms are compared with their bound even where all seems well
 SMALL = 8  # never compact fewer rows than this: the gather costs more than it saves
-
-
-class Rule(ABC):
-    """z_{k+1} from z_k and T(z_k). Holds the buffers of one run, so one instance serves one run."""
-
-    @abstractmethod
-    def advance(self, z: Tensor, image: Tensor) -> Tensor:
-        """Return z_{k+1} from `z` = z_k and `image` = T(z_k), both (b, d).
-
-        `image` stays valid through the next call of T (which may write into two buffers in turn): a rule copies what it
-        keeps longer. `z` may be overwritten only where it is the rule's own buffer. Rows never mix.
-        """
-
-    def observe(self, residual: Tensor, steps: int) -> None:  # noqa: B027
-        """Called at every check with the relative residuals (b,) of the last pair, `steps` steps after the last check.
-
-        `residual` is not kept by the caller; rules without use for it do nothing.
-        """
-
-    @abstractmethod
-    def take(self, rows: Tensor) -> None:
-        """Keep the samples `rows` (an index tensor into the present rows) only."""
 
 
 @torch.no_grad()
@@ -51,20 +30,20 @@ def drive(
     *,
     history: bool = False,
     progress: Progress | None = None,
+    graphs: bool = False,
 ) -> Iterate:
     """Iterate `rule` from z0 (B, d) until every sample is done or `stop.max_steps` evaluations of T were made.
 
     The first check comes after one evaluation, so that a start at the solution costs one; then every
     `stop.check_every`. A sample that is done keeps the state and the residual of its best check, whatever its row
     does afterwards. A sample whose iterates are not finite, or left every bounded set, is frozen as not finite.
+    `graphs` records the steps between checks, where device and rule can.
     """
     board = Board(z0, stop, history=history, progress=progress)
-    apply = restrict(None)
+    steps = block(rule, restrict(None), z0, graphs=graphs)
     z, step, pause = z0, 0, 1
     while True:
-        for _ in range(pause - 1):
-            z = rule.advance(z, apply(z))
-        image = apply(z)
+        z, image = steps(z, pause)
         step += pause
         live = board.check(z, image, step)
         if not live or step >= stop.max_steps:
@@ -76,7 +55,7 @@ def drive(
         if keep is not None:
             z, image = z[keep], image[keep]
             rule.take(keep)
-            apply = restrict(board.rows)
+            steps = block(rule, restrict(board.rows), z, graphs=graphs)
         z = rule.advance(z, image)
 
 

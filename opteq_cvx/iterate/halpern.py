@@ -8,7 +8,8 @@ from typing_extensions import override
 
 from opteq_cvx.errors import InputError, message
 from opteq_cvx.iterate.contract import Iterate, Iteration, Progress, Restrict, Stop
-from opteq_cvx.iterate.driver import Rule, drive
+from opteq_cvx.iterate.driver import drive
+from opteq_cvx.iterate.rule import Rule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

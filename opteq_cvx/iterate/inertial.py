@@ -8,8 +8,9 @@ from typing_extensions import override
 
 from opteq_cvx.descent import Map, Steps
 from opteq_cvx.iterate.contract import Iterate, Iteration, Progress, Restrict, Stop
-from opteq_cvx.iterate.driver import Rule, drive
+from opteq_cvx.iterate.driver import drive
 from opteq_cvx.iterate.heavy_ball import heavy_ball
+from opteq_cvx.iterate.rule import Rule
 
 LARGEST = 1.0 - 1e-6  # a rate above this is not told from none
 REACH = 3e-6  # the relative residual down to which steps in float32 are as good as others
@@ -35,9 +36,12 @@ class Inertial(Iteration):
         fused: take the heavy ball's steps between two checks in one Triton kernel: on a CUDA device in float32, for
             programs of one shared matrix, up to 512 unknowns and a prox of signs, bounds and l1 norms. Others, and
             machines without Triton, take the same steps by torch. Off until it is measured on your device.
+        graphs: record the steps between two checks as a CUDA graph, for any program, see `iterate.replay`; elsewhere
+            it changes nothing. Off until it is measured on your device.
     """
 
     fused: bool = False
+    graphs: bool = False
 
     @override
     def run(
@@ -51,7 +55,7 @@ class Inertial(Iteration):
     ) -> Iterate:
         if (heavy(z0) or (self.fused and z0.shape[0] > 0)) and isinstance(restrict(None), Steps):
             return heavy_ball(restrict, z0, stop, history=history, progress=progress, fused=self.fused)
-        return drive(Tuned(z0), restrict, z0, stop, history=history, progress=progress)
+        return drive(Tuned(z0), restrict, z0, stop, history=history, progress=progress, graphs=self.graphs)
 
     def run_mixed(self, coarse: Map, restrict: Restrict, z0: Tensor, stop: Stop) -> Iterate:
         """As `run`, with the early steps by `coarse`, the same map in float32, momentum carried over.
@@ -73,12 +77,14 @@ class Inertial(Iteration):
             if bool(residual.median() <= REACH):
                 break
         z = rule.promote(z, z0)
-        done = drive(rule, restrict, z, replace(stop, max_steps=stop.max_steps - steps))
+        done = drive(rule, restrict, z, replace(stop, max_steps=stop.max_steps - steps), graphs=self.graphs)
         return replace(done, steps=done.steps + steps)
 
 
 class Tuned(Rule):
     """The state is y; x is the last image; per sample: momentum, its limit, and the residual at the last check."""
+
+    carried = ("x", "weight")
 
     def __init__(self, z0: Tensor) -> None:
         self.x, self.next = z0, torch.empty_like(z0)
@@ -91,6 +97,10 @@ class Tuned(Rule):
     def advance(self, z: Tensor, image: Tensor) -> Tensor:
         x, self.x = self.x, image
         return torch.lerp(x, image, self.weight, out=self.next) if self.tuned else image
+
+    @override
+    def phase(self) -> object:
+        return self.tuned
 
     @override
     def observe(self, residual: Tensor, steps: int) -> None:

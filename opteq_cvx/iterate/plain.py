@@ -7,7 +7,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from opteq_cvx.iterate.contract import Iterate, Iteration, Progress, Restrict, Stop
-from opteq_cvx.iterate.driver import Rule, drive
+from opteq_cvx.iterate.driver import drive
+from opteq_cvx.iterate.rule import Rule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,9 +17,11 @@ class Plain(Iteration):
 
     Converges for an averaged or contractive T at a = 1, for any nonexpansive T at a in (0, 1), and for a
     firmly nonexpansive T (Douglas-Rachford) at a in (0, 2). Source: Krasnoselskii 1955; Mann 1953.
+    `graphs` records the steps between two checks as a CUDA graph, see `iterate.replay`; elsewhere it changes nothing.
     """
 
     relaxation: float = 1.0
+    graphs: bool = False
 
     @override
     def run(
@@ -31,11 +34,13 @@ class Plain(Iteration):
         progress: Progress | None = None,
     ) -> Iterate:
         rule = Picard() if self.relaxation == 1.0 else Mann(z0, self.relaxation)
-        return drive(rule, restrict, z0, stop, history=history, progress=progress)
+        return drive(rule, restrict, z0, stop, history=history, progress=progress, graphs=self.graphs)
 
 
 class Picard(Rule):
     """z⁺ = T(z)."""
+
+    carried = ()
 
     @override
     def advance(self, z: Tensor, image: Tensor) -> Tensor:
@@ -48,6 +53,8 @@ class Picard(Rule):
 
 class Mann(Rule):
     """z⁺ = z + a (T(z) − z)."""
+
+    carried = ()
 
     def __init__(self, z0: Tensor, relaxation: float) -> None:
         self.relaxation = relaxation

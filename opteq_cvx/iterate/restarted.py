@@ -7,7 +7,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from opteq_cvx.iterate.contract import Iterate, Iteration, Progress, Restrict, Stop
-from opteq_cvx.iterate.driver import Rule, drive
+from opteq_cvx.iterate.driver import drive
+from opteq_cvx.iterate.rule import Rule
 
 SUFFICIENT, NECESSARY, LONG = 0.2, 0.8, 0.36
 

@@ -1,4 +1,4 @@
-"""The OptEq layer on a GPU: eager steps and the fused kernel, forward and backward, against cvxpylayers on the CPU.
+"""The OptEq layer on a GPU: eager, as CUDA graphs, and by the fused kernel, against cvxpylayers on the CPU.
 
     python -m tests.benchmarks.device [--sizes 64 128 256 512] [--batches 128 4096] [--dry] [--device cuda]
 
@@ -44,10 +44,14 @@ def errors(layer: oc.EquilibriumLayer, x: torch.Tensor, v: torch.Tensor) -> tupl
 
 
 def rows(n: int, batch: int, dtype: torch.dtype, device: torch.device) -> list[Row]:
-    """Eager and fused, forward alone and with backward."""
+    """Eager, as graphs and fused, forward alone and with backward."""
     x, v = data(n, batch, dtype, device)
     found = []
-    for who, iteration in (("eager", None), ("fused", oc.Inertial(fused=True))):
+    for who, iteration in (
+        ("eager", None),
+        ("CUDA graphs", oc.Inertial(graphs=True)),
+        ("fused", oc.Inertial(fused=True)),
+    ):
         layer = declare(n, TOLERANCES[dtype], iteration).to(device, dtype)
         off, slope_off = errors(layer, x, v)
         for what, run in (("forward", forward(layer, x)), ("forward + backward", both(layer, x, v))):

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from opteq_cvx.iterate.accelerated import Accelerated
 from opteq_cvx.iterate.anderson import Anderson
+from opteq_cvx.iterate.compiled import Compiled
 from opteq_cvx.iterate.contract import Iterate, Iteration, Stop
 from opteq_cvx.iterate.halpern import Halpern
 from opteq_cvx.iterate.inertial import Inertial
@@ -24,6 +25,7 @@ FAST = [  # with the ceilings of steps for the affine and the relu unit
     pytest.param(Anderson(), (30, 30), id="anderson"),
     pytest.param(Anderson(memory=3), (70, 65), id="anderson3"),
     pytest.param(Anderson(memory=5, relaxation=0.5), (55, 75), id="anderson_relaxed"),
+    pytest.param(Compiled(backend="eager"), (210, 170), id="compiled"),
 ]
 ALL = [*(pytest.param(p.values[0], id=p.id) for p in FAST), pytest.param(Halpern(), id="halpern")]
 
