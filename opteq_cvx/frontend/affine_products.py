@@ -51,8 +51,6 @@ def reciprocal(d: ParamExpr) -> ParamExpr:
 
 
 def _matmul(c: ParamExpr, shape_in: Shape, shape_out: Shape, left: bool) -> LinearMap:
-    if c.shape == () or shape_in == ():
-        return scaling(c, shape_in, shape_out)
     if len(c.shape) == 1 and len(shape_in) == 1:
         return compose(summing(shape_in, None), diagonal(c, shape_in))
     c = _unbatched(c)

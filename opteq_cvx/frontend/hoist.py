@@ -106,8 +106,6 @@ def _multiply(expr: cp.Expression, args: tuple[ParamExpr, ...], attrs: dict[str,
 
 
 def _matmul(expr: cp.Expression, args: tuple[ParamExpr, ...], attrs: dict[str, Any]) -> ParamExpr:
-    if args[0].shape == () or args[1].shape == ():
-        return _multiply(expr, args, attrs)
     if len(args[0].shape) == len(args[1].shape) == 2 and args[0].shape[1] == 1 and any(is_one(a) for a in args):
         return act.spread(args[1] if is_one(args[0]) else args[0], expr.shape)  # CVXPY's own broadcast
     return Apply("matmul", args, expr.shape)

@@ -36,6 +36,14 @@ def test_every_row_is_alive() -> None:
     assert names.MISSING == ()
 
 
+def test_classes_that_the_installed_version_lacks_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = (("cvxpy.atoms.norm1", "norm2"), ("cvxpy.atoms.moved", "norm1"))
+    rows = [("cvxpy.atoms.norm1", "norm1", names.TABLE[cp.atoms.norm1]), *((m, n, None) for m, n in gone)]
+    monkeypatch.setattr(names, "ROWS", rows)
+    table, missing = names._resolve()
+    assert (list(table), missing) == ([cp.atoms.norm1], tuple(f"{m}.{n}" for m, n in gone))
+
+
 @pytest.mark.parametrize("cls", shipped(), ids=lambda cls: cls.__name__)
 def test_every_atom_is_named(cls: type) -> None:
     assert cls in names.TABLE

@@ -56,6 +56,13 @@ class Bump(cp.atoms.elementwise.elementwise.Elementwise):
         return True, False
 
 
+class Nowhere(Bump):
+    """One that is nowhere defined, which CVXPY writes as the value None."""
+
+    def numeric(self, values: Any) -> None:
+        return None
+
+
 class Stern(Bump):
     """One that calls itself convex of no argument at all."""
 
@@ -205,6 +212,11 @@ ROWS: dict[str, tuple[Callable[[], Any], type[OpteqError], str]] = {
         NotConvexError,
         "has the eigenvalue -2.*project it",
     ),
+    "a matrix fraction of an indefinite constant": (
+        lambda: read(cp.Problem(cp.Minimize(cp.matrix_frac(x, cp.Constant(np.diag([1.0, 2.0, -1.0])))))),
+        NotConvexError,
+        r'the matrix of "matrix_frac\(x, .*\)" is not positive definite.*project it',
+    ),
     "a negative coefficient": (
         lambda: function_terms(tree(cp.norm1(x), scope(x)), const(-1.0), scope(x), HERE),
         NotConvexError,
@@ -231,6 +243,11 @@ ROWS: dict[str, tuple[Callable[[], Any], type[OpteqError], str]] = {
         UnsupportedError,
         "affine function Twice has coefficients that depend on parameters.*products, sums, stacks",
     ),
+    "a constant argument outside a user's own function": (
+        lambda: read(cp.Problem(cp.Minimize(cp.sum_squares(cp.multiply(Nowhere(np.ones(3)), x))))),
+        UnsupportedError,
+        r"a constant without a value.*give it a value",
+    ),
     "an unknown parameter": (
         lambda: hoist(q + 1, scope()),
         CompileError,
@@ -239,6 +256,16 @@ ROWS: dict[str, tuple[Callable[[], Any], type[OpteqError], str]] = {
     # ties
     "a list as ties": (lambda: check_ties([x], [(q, x)]), CompileError, r"ties is a list.*dictionary"),
     "a tie to a number": (lambda: check_ties([x], {q: 3.0}), CompileError, r"tie q = 3.0 gives float"),
+    "a tie of a variable": (
+        lambda: check_ties([x], {y: x}),
+        CompileError,
+        r"ties binds the Variable 'y'.*cp\.Parameter or opteq_cvx\.Input",
+    ),
+    "a parameter that is an input and tied": (
+        lambda: read(cp.Problem(cp.Minimize(cp.sum_squares(x - q))), inputs=[q], ties={q: 0.5 * x}),
+        CompileError,
+        "'q' is an input and tied to an output.*one role",
+    ),
     # second objectives
     "a second objective that is no objective": (
         lambda: second_objective(plain(), cp.norm1(x)),
