@@ -79,7 +79,7 @@ def _hinge(term: Term, selection: Selection, order: IntArray) -> Hinge:
         slope = None if (scale > 0).all() else multiply(const(np.where(scale < 0, -1.0, 0.0)), weight)
     flat = selection.index.reshape(-1)
     sorting = np.argsort(flat)
-    at = sorting[np.searchsorted(flat, order, sorter=sorting)]
+    at = np.asarray(sorting[np.searchsorted(flat, order, sorter=sorting)])
     return Hinge(pick(place, at), pick(weight, at), None if slope is None else pick(slope, at))
 
 

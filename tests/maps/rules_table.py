@@ -296,6 +296,7 @@ ROWS: tuple[Row, ...] = (
     Row("cumsum", ((2, 3),), lambda x: cp.cumsum(x, axis=1), {"axis": 1}),
     Row("cumsum", ((2, 3),), lambda x: cp.cumsum(x, axis=None), {"axis": None}),
     Row("cumprod", ((2, 3),), lambda x: cp.cumprod(x, axis=0), {"axis": 0}, (positive,)),
+    Row("cumprod", ((2, 3),), lambda x: cp.cumprod(x, axis=None), {"axis": None}, (positive,)),
     Row("cummax", ((2, 3),), lambda x: cp.cummax(x, axis=1), {"axis": 1}),
     Row("dotsort", ((4,), (2,)), cp.dotsort),
     Row("dotsort", ((2, 2), (4,)), cp.dotsort),

@@ -116,6 +116,14 @@ def test_rules_whose_data_hides_in_the_atom() -> None:
     np.testing.assert_allclose(out[0], cp.dist_ratio(parameter, [1.0, 0.0], [0.0, 3.0]).value, rtol=VALUE)
 
 
+def test_the_running_maximum_of_a_flat_matrix() -> None:
+    """cummax(x, axis=None), which CVXPY builds and cannot evaluate."""
+    x = np.array([[0.5, -1.0, 2.0], [1.5, 3.0, 0.0]])
+    node = Apply("cummax", (Leaf("x", (2, 3), Stage.INPUT),), (2, 3), FrozenDict(axis=None))
+    expected = [[0.5, 0.5, 2.0], [2.0, 3.0, 3.0]]
+    close(evaluate(node, {"x": torch.tensor(x)[None]}), torch.tensor([expected], dtype=torch.float64))
+
+
 def test_log_normcdf_is_exact() -> None:
     """log Φ itself, which CVXPY approximates."""
     from scipy.special import log_ndtr

@@ -60,26 +60,48 @@ CASES = (
     Case(f"[x >= 0, x <= 1, sum({GRID}, axis=1) == 1.5, sum({GRID}, axis=0) == 1]", ("transport",)),
     Case(f"[x >= 0, x <= 0.9, sum({GRID}, axis=1) == 1.5, sum({GRID}, axis=0) == 1]", ("box_plane", "zero"), DR),
     Case(f"[x >= 0, x <= 2, sum({GRID}, axis=1) == r, sum({GRID}, axis=0)[0] == r]", ("box_plane", "zero"), DR),
+    Case(f"[x >= -1, sum({GRID}, axis=1) == 1.5, sum({GRID}, axis=0) == 1]", ("box_plane", "zero"), DR),
+    Case(f"[x >= 0, x <= 2, sum({GRID}, axis=1) == r, sum({GRID}, axis=0) == 2 * r / 3]", ("box_plane", "zero"), DR),
+    Case(f"[x[:4] >= 0, sum({GRID}, axis=1) == 1.5, sum({GRID}, axis=0) == 1]", ("nonneg", "zero", "zero"), DR),
+    Case(
+        "[x >= 0, sum(x[:3]) == 1, sum(x[3:]) == 2, x[0] + x[1] == 0.7, x[2] + x[3] == 1, x[4] + x[5] == 1.3]",
+        ("simplex", "simplex", "zero", "zero", "zero"),
+        DR,
+    ),
     Case("[x[:4] >= 0, sum(x) == 1]", ("nonneg", "zero"), "Douglas–Rachford"),
+    Case("[x >= 0, w[:3] @ multiply(w, x)[:3] == r]", ("nonneg", "zero"), DR),
+    Case("[x >= 0, sum(cumsum(x)[:3]) == 1]", ("box_plane", "nonneg")),
+    Case("[x >= 0, np.zeros((1, 6)) @ x == 0]", ("nonneg", "zero"), DR),
+    Case("[x >= 0, np.array([[1.0, 1, 0, 0, 0, 0], [1, 0, 1, 1, 0, 0]]) @ x == 1]", ("nonneg", "zero"), DR),
     Case("lam * tv(x)", ("tv",)),
     Case("norm1(diff(x)[:3]) + 0.5 * norm1(diff(x)[4:])", ("tv", "tv")),
     Case("w[:5] @ abs(diff(x))", ("tv",)),
     Case("2 * abs(x[5] - x[2]) + abs(x[0] - x[5])", ("abs", "abs"), "Douglas–Rachford"),
     Case("norm1(hstack([x[5] - x[2], x[0] - x[5]]))", ("tv",)),
     Case("norm1(hstack([x[0] - x[1], x[1] - x[2], x[2] - x[0]]))", ("abs",), "Douglas–Rachford"),
+    Case("norm1(hstack([x[0] - x[1], x[2] - x[0], x[0] - x[3]]))", ("abs",), DR),
+    Case("norm1(x[1:3] - 2 * x[:2])", ("abs",), DR),
     Case("norm1(diff(x, 2))", ("abs",), "Douglas–Rachford"),
     Case("lam * tv(x) + 0.2 * norm1(x)", ("fused_lasso",)),
     Case("tv(x) + w @ abs(x)", ("abs", "abs"), "Douglas–Rachford"),
+    Case("tv(x) + norm1(multiply(b, x))", ("abs", "abs"), DR),
+    Case("tv(x) + norm1(x - 1)", ("abs", "abs"), DR),
     Case("norm1(hstack([x[0] - x[1], 3 * (x[1] - x[2])])) + lam * norm1(x[:3])", ("fused_lasso",)),
     Case("[diff(x) >= 0]", ("monotone",)),
     Case("[diff(x) <= 0]", ("monotone",)),
     Case("[x[2] <= x[0], x[3:5] >= x[4:]]", ("monotone", "monotone")),
+    Case("[hstack([x[1] - x[0], x[2] - x[0]]) >= 0]", ("nonneg",), DR),
+    Case("[hstack([x[1] - x[0], x[1] - x[2]]) >= 0]", ("nonneg",), DR),
+    Case("[hstack([x[1] - x[0], x[2] - x[1], x[0] - x[2]]) >= 0]", ("nonneg",), DR),
     Case("[diff(x) >= 0, x >= -1]", ("nonneg", "box"), "Douglas–Rachford"),
     Case("dotsort(abs(x), w)", ("sorted_l1",)),
     Case("dotsort(x, b)", ("dotsort",)),
     Case("sum(scalene(x - b, 0.3, 1.2))", ("hinges",)),
     Case("lam * norm1(x) + sum(pos(x - b)) + sum(pos(-2 * x[::-1] - 1))", ("hinges",)),
     Case("norm1(x - b) + norm1(x + b) + w @ pos(x)", ("hinges",)),
+    Case("norm1(x - b) + norm1(multiply(w, x))", ("abs", "abs"), DR),
+    Case("sum(pos(x - b)) + sum(pos(x + 1))", ("hinges",)),
+    Case("abs(x[0]) + pos(x[0] + r)", ("hinges",)),
     Case("sum(maximum(0.7 * (x - b), -0.3 * (x - b)))", ("pos",)),
     Case("sum(maximum(x, b)) + sum(maximum(b, -x))", ("hinges",)),
     Case("sum(maximum(x, -2 * x, b))", ("max",), "Douglas–Rachford"),
@@ -94,6 +116,10 @@ CASES = (
     Case("(lam * norm(x[:3]), [x[3:5] >= -r, x[4:] <= w[4:]])", ("norm2", "box")),
     Case("(lam * norm1(x[:4]), [x[2:4] <= w[:2], x[3:] >= -1])", ("abs", "box"), "Douglas–Rachford"),
     Case("(lam * norm1(x), [x[3:5] >= 0, x[5] <= 0])", ("abs", "box")),
+    Case("(w @ abs(x) + sum(pos(x)), [x >= 0])", ("nonneg",)),
+    Case("(lam * norm1(x), [x >= r])", ("abs", "box")),
+    Case("(0, [x >= -r, x >= b])", ("box",)),
+    Case("(0, [x <= r, x <= b, x >= -3])", ("box",)),
 )
 
 
@@ -114,6 +140,7 @@ def declared(case: Case) -> tuple[cp.Problem, cp.Variable, list[cp.Parameter]]:
     return problem, x, [p for p in made.values() if any(p is q for q in problem.parameters())]
 
 
+@pytest.mark.filterwarnings("ignore:You are solving a parameterized problem that is not DPP")  # about Clarabel's speed
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.text)
 def test_the_merged_program_has_clarabels_solution(case: Case) -> None:
     problem, x, inputs = declared(case)
