@@ -21,6 +21,7 @@ from opteq_cvx.plan_text import (
     cyclic_lines,
     davis_yin_lines,
     douglas_rachford_lines,
+    eliminated_lines,
     entropic_lines,
     forward_backward_lines,
     inclusion_lines,
@@ -39,6 +40,8 @@ from opteq_cvx.splitting.cost import estimate
 from opteq_cvx.splitting.cyclic import Cyclic
 from opteq_cvx.splitting.davis_yin import DavisYin
 from opteq_cvx.splitting.douglas_rachford import DouglasRachford
+from opteq_cvx.splitting.eliminated import Eliminated
+from opteq_cvx.splitting.elimination import Elimination
 from opteq_cvx.splitting.entropic_form import entropic_form
 from opteq_cvx.splitting.forward_backward import ForwardBackward
 from opteq_cvx.splitting.graph_form import GraphForm
@@ -167,6 +170,9 @@ def make_plan(
         return Plan(program, entropic, "closed form", entropic_lines(entropic), source, back)
     parts = structure(program)
     if isinstance(parts, str):
+        less = None if formed else _less(program, source, back, wanted, parts)
+        if less is not None:
+            return less
         if wanted is not None:
             raise refused(wanted, parts)
         return _general(program, source, back, None, parts, formed=formed)
@@ -185,6 +191,20 @@ def make_plan(
     map_ = ForwardBackward(parts, options=options)
     lines = (*forward_backward_lines(map_, direct), *_set(wanted))
     return Plan(program, map_, "forward–backward", lines, source, back, parts.smooth.stage)
+
+
+def _less(
+    program: Program, source: Program, back: Multipliers, wanted: asked.SplittingChoice | None, refusal: str
+) -> Plan | None:
+    """Forward–backward after the elimination of variables that equations define, where it fits."""
+    if wanted is not None and not isinstance(wanted, asked.ForwardBackward):
+        return None
+    found = Elimination.of(program)
+    if isinstance(found, str):
+        return None
+    map_ = Eliminated.of(found, wanted if wanted is not None else asked.ForwardBackward())
+    lines = (*eliminated_lines(map_, refusal), *_set(wanted))
+    return Plan(program, map_, "forward–backward, after elimination", lines, source, back, Stage.CONSTANT)
 
 
 def _general(

@@ -8,6 +8,7 @@ from opteq_cvx.splitting.contract import Splitting
 from opteq_cvx.splitting.cyclic import Cyclic
 from opteq_cvx.splitting.davis_yin import DavisYin
 from opteq_cvx.splitting.douglas_rachford import DouglasRachford
+from opteq_cvx.splitting.eliminated import Eliminated
 from opteq_cvx.splitting.entropic_form import EntropicForm
 from opteq_cvx.splitting.forward_backward import ForwardBackward
 from opteq_cvx.splitting.matrix_free import FactoredForwardBackward
@@ -23,6 +24,10 @@ DR = (
     r"w = \mathrm{prox}_{R^{-1} f}(v), \quad "
     r"\tilde x = (P + \sigma I + K^\top R K)^{-1}\bigl(\sigma x - q + K^\top R (2w - v - b)\bigr), \quad "
     r"v \leftarrow v + 1.6\,(K \tilde x + b - w)"
+)
+EL = (
+    r"x = N u + M b, \quad "
+    r"u \leftarrow \mathrm{prox}_{\gamma f}\bigl(u - \gamma N^\top (P x + q)\bigr), \quad A x + b = 0"
 )
 PD = (
     r"x^+ = \mathrm{prox}_{T g}\bigl(x - T(\nabla h(x) + K^\top y)\bigr), \quad "
@@ -60,6 +65,8 @@ def formulas(splitting: Splitting, program: Program, *, objective: bool) -> tupl
             bounds = splitting.parts.smooth.bounds
             unit = _explicit(u, smooth, rest, unit_step=bounds is not None and bounds.upper == splitting.options.step)
             return *unit, _forward_backward(u, bool(rest)), *parts
+        case Eliminated():
+            return EL, *parts
         case DouglasRachford() | ThinDouglasRachford():
             return DR.replace("1.6", f"{splitting.options.relaxation:.4g}"), *parts
         case DavisYin():

@@ -9,6 +9,7 @@ from opteq_cvx.splitting import asked
 from opteq_cvx.splitting.blocks import Block
 from opteq_cvx.splitting.cyclic import Cyclic
 from opteq_cvx.splitting.davis_yin import DavisYin
+from opteq_cvx.splitting.eliminated import Eliminated
 from opteq_cvx.splitting.entropic_form import EntropicForm
 from opteq_cvx.splitting.forward_backward import ForwardBackward
 from opteq_cvx.splitting.graph_form import GraphForm
@@ -194,6 +195,28 @@ def _factor_text(form: GraphForm, thin: ThinForm | str) -> tuple[str, str, int]:
     cost = si(2 * n * rows * rows)
     text = f"diagonal of {n} and {counted(rows, 'row')} (Woodbury), {cost}flop a sample once per rebalancing"
     return text, f"2 products with K ({entries} entries, {counted(full, 'row')}), 2 with the rows", flops
+
+
+def eliminated_lines(map_: Eliminated, refused: str) -> tuple[tuple[str, str], ...]:
+    e, form, inner = map_.elimination, map_.elimination.form, map_.inner
+    each = (f"{k} {list(s) if s else 'scalar'}" for k, s in zip(form.layout.names, form.layout.shapes, strict=True))
+    n, flops = inner.dimension, 2 * inner.dimension**2
+    proxes = [
+        ("prox", f"{b.f.name}{weight(b)} on {counted(b.index.size, 'entry')}: {b.origin}") for b in inner.parts.blocks
+    ]
+    return (
+        ("form", "min ½xᵀPx + qᵀx + f(x), Ax + b = 0; x = Nu + Mb, u the coordinates that A does not define"),
+        ("unknowns", f"{', '.join(each)}: {counted(form.layout.n, 'entry')}, of which u are {n}"),
+        ("eliminated", f"{counted(e.defined, 'entry')}, defined by {sources(e.terms)}"),
+        ("update", "u ← prox(Cu + c), C = I − γNᵀPN, c = −γNᵀ(PMb + q)"),
+        ("quadratic", f"½uᵀNᵀPNu, NᵀPN dense {n}×{n}, from {sources(form.smooth.quadratic)}"),
+        *linear(form.smooth.linear),
+        *proxes,
+        ("step", f"γ = {inner.options.step:.4g}/λ_max(NᵀPN), from above"),
+        ("converges", f"NᵀPN ≻ 0, λ_max/λ_min = {e.condition:.3g}"),
+        ("iteration", f"1 matrix product ({n}×{n}) and {counted(len(proxes), 'prox')}: {si(flops)}flop a sample"),
+        ("not used", f"forward–backward in x: {refused}"),
+    )
 
 
 def davis_yin_lines(map_: DavisYin, refused_first: str, refused_factor: str) -> tuple[tuple[str, str], ...]:

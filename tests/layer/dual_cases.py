@@ -168,7 +168,7 @@ CASES = (
     case("absolute", "forward–backward", lambda x, b: (curved(x, b), [cp.abs(x) <= 0.05])),
     case("scaled_bound", "forward–backward", lambda x, b: (curved(x, b), [2 * x <= 0.1])),
     case("rows", "Douglas–Rachford", lambda x, b: (curved(x, b), [ROWS @ x <= -0.1])),
-    case("equalities", "Douglas–Rachford", lambda x, b: (curved(x, b), [ROWS[:2] @ x == 1])),
+    case("equalities", "forward–backward, after elimination", lambda x, b: (curved(x, b), [ROWS[:2] @ x == 1])),
     case("linear", "Douglas–Rachford", lambda x, b: (cp.sum(x) + curved(x, b), [ROWS @ x >= 1, x >= b - 1])),
     case("epigraph", "Douglas–Rachford", lambda x, b: (curved(x, b), [cp.sum(cp.exp(x)) <= 3, cp.sum(x) == -1.5])),
     case("logistic", "closed form", lambda x, b: (near(x, b), [cp.sum(cp.logistic(x)) <= 1])),

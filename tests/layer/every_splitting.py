@@ -14,6 +14,7 @@ from opteq_cvx.splitting.contract import Splitting
 from opteq_cvx.splitting.cyclic import Cyclic
 from opteq_cvx.splitting.davis_yin import DavisYin
 from opteq_cvx.splitting.douglas_rachford import DouglasRachford
+from opteq_cvx.splitting.eliminated import Eliminated
 from opteq_cvx.splitting.forward_backward import ForwardBackward
 from opteq_cvx.splitting.graph_inclusion import GraphInclusion
 from opteq_cvx.splitting.inclusion import MonotoneInclusion
@@ -153,6 +154,16 @@ def cones_by_rows(**options: object) -> oc.EquilibriumLayer:
     return cones(splitting=oc.DouglasRachford(factor="woodbury"), **options)
 
 
+def defined(**options: object) -> oc.EquilibriumLayer:
+    """A residual that an equation defines, its offset and a weight trained."""
+    rng = _rng()
+    b, x, r = oc.Input(5, name="b"), cp.Variable(3, name="x"), cp.Variable(5, name="r")
+    a, s = rng.normal(size=(5, 3)), oc.Weight((5, 5), name="S", init=np.eye(5) + 0.2 * rng.normal(size=(5, 5)))
+    lam = oc.Weight(name="lam", nonneg=True, init=0.3)
+    cost = 0.5 * cp.sum_squares(r) + lam * cp.norm1(x) + 0.1 * cp.sum_squares(x - 1)
+    return oc.compile(cp.Problem(cp.Minimize(cost), [r == a @ x - s @ b]), **options)
+
+
 def cycle(**options: object) -> oc.EquilibriumLayer:
     """Three units one behind the other."""
     x = oc.Input(3, name="x")
@@ -190,6 +201,7 @@ PROGRAMS = (
     Program("matrix-free forward-backward", FactoredForwardBackward, convolutions, ((1, 4, 4),)),
     Program("matrix-free, mixed factors", FactoredForwardBackward, two_convolutions, ((1, 5, 5),)),
     Program("matrix-free, curved prox", FactoredForwardBackward, smooth_convolutions, ((2, 3, 3),), curved=True),
+    Program("forward-backward, after elimination", Eliminated, defined, ((5,),)),
     Program("Douglas-Rachford", DouglasRachford, inequalities, ((4,), (5,))),
     Program("Douglas-Rachford, cones", DouglasRachford, cones, ((4,),), curved=True),
     Program("thin Douglas-Rachford", ThinDouglasRachford, by_rows, ((4,), (5,))),

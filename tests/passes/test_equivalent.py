@@ -68,7 +68,7 @@ CASES = (
         ("simplex", "simplex", "zero", "zero", "zero"),
         DR,
     ),
-    Case("[x[:4] >= 0, sum(x) == 1]", ("nonneg", "zero"), "Douglas–Rachford"),
+    Case("[x[:4] >= 0, sum(x) == 1]", ("nonneg", "zero"), "forward–backward, after elimination"),
     Case("[x >= 0, w[:3] @ multiply(w, x)[:3] == r]", ("nonneg", "zero"), DR),
     Case("[x >= 0, sum(cumsum(x)[:3]) == 1]", ("box_plane", "nonneg")),
     Case("[x >= 0, np.zeros((1, 6)) @ x == 0]", ("nonneg", "zero"), DR),
