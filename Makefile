@@ -17,7 +17,7 @@ MUTANT_ARGS ?= --folder frontend --count 80 --seed 0 --out mutants.json
 NAMES ?=
 CVXPY := "==1.9.0" "<1.10"
 CORE := tests/frontend tests/layer tests/verify tests/bridge tests/regressions
-BENCHMARKS := $(filter-out __init__ harness,$(basename $(notdir $(wildcard tests/benchmarks/*.py))))
+BENCHMARKS := $(filter-out __init__ harness chart,$(basename $(notdir $(wildcard tests/benchmarks/*.py))))
 TORCH := $(shell grep '^torch==' constraints.txt)
 SOURCES := setup.cfg pyproject.toml constraints.txt
 

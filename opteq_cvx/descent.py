@@ -32,10 +32,20 @@ class Steps:
         gradient: z ↦ z − γ∇g(z), a new tensor.
         prox: a ↦ prox_{aγf}, whose result may overwrite its argument.
         newton: one step of Newton's method, see `Newton`; None: no such.
+        at_zero: `gradient` at 0, (1|B, d), which starts need no product for; None: not known.
+        costly: whether a step costs far more than the residual of one, so that it is looked at often.
     """
 
-    def __init__(self, gradient: Map, prox: Callable[[float], Map], newton: Newton | None = None) -> None:
-        self.gradient, self.newton = gradient, newton
+    def __init__(
+        self,
+        gradient: Map,
+        prox: Callable[[float], Map],
+        newton: Newton | None = None,
+        at_zero: Tensor | None = None,
+        *,
+        costly: bool = False,
+    ) -> None:
+        self.gradient, self.newton, self.at_zero, self.costly = gradient, newton, at_zero, costly
         self._prox, self._bound = prox, {1.0: prox(1.0)}
 
     def prox(self, a: float) -> Map:
@@ -47,6 +57,12 @@ class Steps:
     def __call__(self, z: Tensor) -> Tensor:
         """T(z)."""
         return self._bound[1.0](self.gradient(z))
+
+    def begin(self, z: Tensor) -> Tensor:
+        """`gradient` at a start, which most often is 0."""
+        if self.at_zero is None or bool(z.any()):
+            return self.gradient(z)
+        return self.at_zero.expand_as(z).clone()
 
     def heavy(self, a: float, b: float) -> Heavy:
         """(z, y) ↦ prox_{aγf}(z − aγ∇g(z) + b(z − y)): a step a times as long, with momentum b."""
@@ -78,8 +94,9 @@ class SharedSteps(Steps):
         prox: Callable[[float], Map],
         newton: Newton | None = None,
         clip: Callable[[], Clip | None] | None = None,
+        at_zero: Tensor | None = None,
     ) -> None:
-        super().__init__(lambda z: torch.addmm(c, z, m), prox, newton)
+        super().__init__(lambda z: torch.addmm(c, z, m), prox, newton, at_zero)
         self.m, self.c, self.clip = m, c, clip
 
     @override

@@ -26,6 +26,7 @@ SAFE = 0.74  # the ρ up to which the method converges from everywhere
 GUESS = 0.8  # of the certified rate: what is expected on a face, before anything was seen
 CAUTION = 3.0  # by which 1 − ρ grows, for good, where the residual grew
 LEAST, MOST = 3, 8  # steps from check to check
+OFTEN = 3  # at most so many, and as few as one, where a step costs far more than a check
 SLOWEST = 0.999  # a rate seen above this counts as this
 SLACK = 1.02  # a rate above √b by less than this says nothing about ρ
 TRIAL, TRIES = 20, 6  # steps before Newton's are tried, then at every doubling; so many of them at once
@@ -79,10 +80,10 @@ class Tuner:
         self.now = self.rho
         return self.now != now
 
-    def pause(self, excess: Tensor) -> int:
+    def pause(self, excess: Tensor, *, costly: bool = False) -> int:
         """Steps until half the samples should meet their thresholds, then all; `excess` (b,) is residual/threshold."""
-        wanted = float(excess.median())
-        return min(max(math.ceil(self.left(wanted if wanted > 1.0 else float(excess.max()))), LEAST), MOST)
+        wanted, (least, most) = float(excess.median()), (1, OFTEN) if costly else (LEAST, MOST)
+        return min(max(math.ceil(self.left(wanted if wanted > 1.0 else float(excess.max()))), least), most)
 
     def left(self, excess: float) -> float:
         """Steps that will divide the residual by `excess`, as things stand."""
@@ -92,9 +93,9 @@ class Tuner:
         return math.log(excess) / -math.log(min(rate, SLOWEST))
 
 
-def look(map_: Steps, z: Tensor, before: Tensor, tuner: Tuner) -> tuple[Tensor, Tensor]:
-    """T(z) and the next state, for one gradient."""
-    image = map_.gradient(z)
+def look(map_: Steps, z: Tensor, before: Tensor, tuner: Tuner, *, begins: bool = False) -> tuple[Tensor, Tensor]:
+    """T(z) and the next state, for one gradient; none where z is a start at 0."""
+    image = map_.begin(z) if begins else map_.gradient(z)
     after = map_.prox(tuner.a)(moved(z, before, image, tuner.a, tuner.b))
     return map_.prox(1.0)(image), after
 
@@ -133,8 +134,10 @@ def early(map_: Steps, z0: Tensor, stop: Stop, tuner: Tuner, *, fused: bool = Fa
     Samples that are not finite in float32 start again at z0.
     """
     z = z0.float()
-    before, steps, many = z.clone(), 0, map_.repeated(tuner.a, tuner.b, fused=fused)
-    pause = stop.check_every
+    before, steps, pause = z.clone(), 0, stop.check_every
+    many = map_.repeated(tuner.a, tuner.b, fused=fused)
+    if pause < stop.max_steps:
+        z, steps, pause = look(map_, z, before.clone(), tuner, begins=True)[1], 1, pause - 1
     while steps + pause < stop.max_steps and steps < MOST_COARSE:
         z, before = many(z, before, pause - 1)
         image, after = look(map_, z, before, tuner)
@@ -147,7 +150,7 @@ def early(map_: Steps, z0: Tensor, stop: Stop, tuner: Tuner, *, fused: bool = Fa
             break
         if tuner.observe(residual, pause):
             many = map_.repeated(tuner.a, tuner.b, fused=fused)
-        pause = tuner.pause(residual / REACH)
+        pause = tuner.pause(residual / REACH, costly=map_.costly)
     tuner.before = None
     if known_finite(z) and known_finite(before):
         return z.to(z0.dtype), before.to(z0.dtype), steps
@@ -176,13 +179,13 @@ def drive(
         if pause > 1:
             many = map_.repeated(tuner.a, tuner.b, fused=fused) if many is None else many
             z, before = many(z, before, pause - 1)
-        image, after = look(map_, z, before, tuner)
+        image, after = look(map_, z, before, tuner, begins=taken == 0 and pause == 1)
         taken += pause
         if not board.check(z, image, taken) or taken >= stop.max_steps:
             return board.result()
         if tuner.observe(board.seen, pause):
             many = None
-        pause = stop.check_every if history else tuner.pause(board.seen / board.threshold)
+        pause = stop.check_every if history else tuner.pause(board.seen / board.threshold, costly=map_.costly)
         z, after = board.revive(z, after)
         keep = board.compact()
         if keep is not None:

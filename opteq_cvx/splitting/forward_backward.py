@@ -117,18 +117,18 @@ class ForwardBackward(Frozen, Splitting):
             return self.prox(gamma if a == 1.0 else a * gamma, rest, inplace=True)
 
         if m.ndim == 2:
-            return Steps(lambda z: torch.addcmul(c, z, m), prox)
+            return Steps(lambda z: torch.addcmul(c, z, m), prox, at_zero=c)
         by_newton = self.options.newton and self._entrywise
         newton = partial(self._newton, theta=theta, prepared=prepared) if by_newton else None
         if m.shape[0] == 1:
             clip = partial(clip_of, self.parts.blocks, self.dimension, gamma, rest)
-            return SharedSteps(m[0], c, prox, newton, clip)
+            return SharedSteps(m[0], c, prox, newton, clip, at_zero=c)
         middle = c.unsqueeze(1)
 
         def gradient(z: Tensor) -> Tensor:
             return torch.baddbmm(middle.expand(z.shape[0], -1, -1), z.unsqueeze(1), m).squeeze(1)
 
-        return Steps(gradient, prox, newton)
+        return Steps(gradient, prox, newton, at_zero=c)
 
     def _slope(self, gamma: Tensor, v: Tensor, rest: Sequence[Tensor]) -> Tensor | None:
         """The prox's derivative where one block covers all of u and knows it."""

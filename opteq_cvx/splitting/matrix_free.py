@@ -115,7 +115,7 @@ class FactoredForwardBackward(Frozen, Splitting):
         def prox(a: float) -> Map:
             return self._prox(gamma if a == 1.0 else a * gamma, rest, inplace=True)
 
-        return Steps(lambda z: self._forward(z, bound, gamma, c), prox)
+        return Steps(lambda z: self._forward(z, bound, gamma, c), prox, at_zero=c, costly=True)
 
     def _forward(self, z: Tensor, bound: Bound, gamma: Tensor, c: Tensor | None) -> Tensor:
         """(I − γP) z + c, in as few passes over z as that takes; c None: zero."""

@@ -36,13 +36,19 @@ def bound(K: Tensor) -> Tensor:
     G = S.mH @ S if S.shape[-2] >= S.shape[-1] else S @ S.mH
     log = torch.zeros_like(peak)
     for _ in range(GRAM_STEPS):
-        size = torch.linalg.vector_norm(G.detach())
+        size = _frobenius(G.detach())
         G = G / size
         G, log = G @ G, 2.0 * (log + size.log())
     power = 2.0 ** (GRAM_STEPS + 1)
-    total = math.sqrt(2.0) * torch.linalg.vector_norm(G)
+    total = math.sqrt(2.0) * _frobenius(G)
     found = peak * torch.exp((log + total.log()) / power) * _between(K.shape[2:]) * _rounding(K)
     return torch.where(zero, 0.0, found)
+
+
+def _frobenius(G: Tensor) -> Tensor:
+    """‖G‖_F of all of it; by real and imaginary parts, ten times as fast as torch's norm of complex numbers."""
+    size: Tensor = torch.linalg.vector_norm(torch.view_as_real(G) if G.is_complex() else G)
+    return size
 
 
 def least(K: Tensor) -> Tensor:
@@ -69,5 +75,9 @@ def _between(taps: Shape) -> float:
 
 
 def _rounding(K: Tensor) -> float:
-    """A factor that covers the rounding of the transform and the sums."""
-    return 1.0 + 16.0 * max(K.shape[0], K.shape[1] * math.prod(K.shape[2:])) * torch.finfo(K.dtype).eps
+    """A factor that covers the rounding of the transform, the sums, and the squares.
+
+    fl(G²) is off by n eps |G||G|, which is at most n² eps ‖G‖₂² in norm, n = min(O, I); the k-th square counts for 2⁻ᵏ.
+    """
+    sums, square = 16.0 * max(K.shape[0], K.shape[1] * math.prod(K.shape[2:])), min(K.shape[:2]) ** 2
+    return 1.0 + (sums + square) * torch.finfo(K.dtype).eps

@@ -29,7 +29,7 @@ class Rescaled(Part):
     @override
     def forward(self, raw: Tensor) -> Tensor:
         Y = raw.double()
-        b = self._bound(Y) / self._limit(raw)
+        b = self._bound(Y if raw.ndim == 2 else raw).double() / self._limit(raw)
         return (Y * (1.0 + b.square()).rsqrt()).to(raw.dtype)
 
     @override

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from tests.benchmarks.chart import by_batch, draw
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -114,12 +116,13 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def publish(name: str, rows: Sequence[Row]) -> None:
-    """Print the table and write it, with the machine, to results/NAME.md and NAME.json."""
+    """Print the table and write it, with the machine, to results/NAME.md and NAME.json, and a picture NAME.png."""
     RESULTS.mkdir(exist_ok=True)
     where = machine()
     text = table(rows)
     head = f"{where['processor']}, {where['threads']} thread(s), GPU {where['gpu']}, torch {where['versions']['torch']}"
-    (RESULTS / f"{name}.md").write_text(f"# {name}\n\n{head}\n\n{text}\n")
+    (RESULTS / f"{name}.md").write_text(f"# {name}\n\n{head}\n\n![times]({name}.png)\n\n{text}\n")
     payload = {"machine": where, "rows": [asdict(r) for r in rows]}
     (RESULTS / f"{name}.json").write_text(json.dumps(payload, indent=1) + "\n")
+    draw(by_batch(rows), RESULTS / f"{name}.png")
     print(f"{head}\n\n{text}")

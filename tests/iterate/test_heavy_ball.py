@@ -158,6 +158,52 @@ def test_shared_steps_are_steps(unit: Unit, generator: torch.Generator) -> None:
         torch.testing.assert_close(steps.heavy(1.7, 0.3)(z, y.clone()), expected, atol=1e-13, rtol=0)
 
 
+@pytest.mark.parametrize("costly", [False, True])
+@pytest.mark.parametrize("coarse", [False, True])
+def test_a_start_at_zero_needs_no_product(costly: bool, coarse: bool, unit: Unit) -> None:
+    """The same states, one product fewer; from elsewhere nothing changes. Costly steps are looked at more often."""
+
+    def solve(start: Tensor, *, told: bool) -> tuple[Iterate, int]:
+        products = list[int]()
+
+        def restrict(rows: Tensor | None, dtype: torch.dtype = torch.float64) -> Steps:
+            c, m = (unit.c if rows is None else unit.c[rows]).to(dtype), unit.M.to(dtype)
+
+            def gradient(z: Tensor) -> Tensor:
+                products.append(len(z))
+                return torch.addmm(c, z, m)
+
+            return Steps(gradient, lambda a: torch.relu, at_zero=c if told else None, costly=costly)
+
+        stop = Stop(tolerance=1e-9, max_steps=400, margin=torch.full((1,), 0.1))
+        if coarse:
+            return Inertial().run_mixed(restrict(None, torch.float32), restrict, start, stop), len(products)
+        return Inertial().run(restrict, start, stop), len(products)
+
+    (known, few), (plain, many) = (solve(torch.zeros_like(unit.c), told=told) for told in (True, False))
+    assert few == many - 1
+    assert torch.equal(known.steps, plain.steps)
+    torch.testing.assert_close(known.z, plain.z, atol=1e-12, rtol=0)
+    torch.testing.assert_close(known.z, relu_solution(unit), atol=3.1e-8, rtol=0)
+    assert solve(torch.ones_like(unit.c), told=True)[1] == solve(torch.ones_like(unit.c), told=False)[1]
+
+
+def test_costly_steps_are_not_made_in_vain(unit: Unit) -> None:
+    """Where a step costs more than a look at it, a loose tolerance is met by fewer steps."""
+    steps = []
+    for costly in (False, True):
+
+        def restrict(rows: Tensor | None, costly: bool = costly) -> Steps:
+            c = unit.c if rows is None else unit.c[rows]
+            return Steps(lambda z: torch.addmm(c, z, unit.M), lambda a: torch.relu, costly=costly)
+
+        stop = Stop(tolerance=0.1, max_steps=400, margin=torch.full((1,), 0.1))
+        found = Inertial().run(restrict, torch.zeros_like(unit.c), stop)
+        assert found.converged.all()
+        steps.append(float(found.steps.double().mean()))
+    assert steps[1] < steps[0]
+
+
 def with_newton(unit: Unit, calls: list[int], spoil: float | None = None) -> Restrict:
     """The steps of a relu unit with exact Newton steps, or with useless ones."""
 
