@@ -52,40 +52,52 @@ def draw(panels: Sequence[Panel], path: Path) -> None:
     across = min(ACROSS, len(panels))
     down = -(-len(panels) // across)
     figure, axes = plt.subplots(down, across, figsize=(WIDTH * across, HEIGHT * down), squeeze=False)
+    names = list(dict.fromkeys(who for panel in panels for who in panel.series))
+    colors = {who: f"C{i % 10}" for i, who in enumerate(sorted(names, key=lambda n: "opteq" not in n))}
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
+    lined = [panel for panel in panels if any(len(s) > 1 for s in panel.series.values())]
     for axis, panel in zip(axes.flat, panels, strict=False):
-        lines(axis, panel) if any(len(s) > 1 for s in panel.series.values()) else bars(axis, panel)
-        axis.set_title(panel.title, fontsize=9)
+        (lines if panel in lined else bars)(axis, panel, colors)
         axis.grid(visible=True, which="major", alpha=0.3)
         axis.tick_params(labelsize=8)
-    figure.tight_layout()
-    figure.savefig(path, dpi=90)
+        axis.minorticks_off()
+    if lined and len(names) > 1:
+        handles = [plt.Line2D([], [], color=colors[who], marker="o", markersize=4, label=who) for who in colors]
+        figure.legend(handles=handles, loc="lower center", ncols=min(len(names), 4), fontsize=8)
+    figure.tight_layout(rect=(0.0, 0.4 * len(lined[:1]) / (HEIGHT * down), 1.0, 1.0))
+    figure.savefig(path, dpi=80)
     plt.close(figure)
 
 
-def lines(axis: "Axes", panel: Panel) -> None:
-    """Time against a number, both logarithmic, with the spread; the slope between the ends in the legend."""
+def lines(axis: "Axes", panel: Panel, colors: Mapping[str, str]) -> None:
+    """Time against a number, both logarithmic, with the spread; the title says how ours grows between the ends."""
+    growth = ""
     for who, points in panel.series.items():
         x = np.array(sorted(points))
         middle, low, high = (np.array([points[k][i] for k in x]) for i in range(3))
-        slope = f", ~{np.log(middle[-1] / middle[0]) / np.log(x[-1] / x[0]):.2f}" if len(x) > 1 else ""
         spread = np.maximum(np.stack([middle - low, high - middle]), 0.0)
-        axis.errorbar(x, middle, spread, marker="o", markersize=3, linewidth=1, label=f"{who}{slope}")
+        axis.errorbar(x, middle, spread, marker="o", markersize=3, linewidth=1, color=colors[who])
+        if who == "opteq_cvx" and len(x) > 1:
+            growth = f"\nours as {panel.label}^{np.log(middle[-1] / middle[0]) / np.log(x[-1] / x[0]):.2f}"
     axis.set(xscale="log", yscale="log")
+    places = sorted({place for points in panel.series.values() for place in points})
+    axis.set_xticks(places, [f"{place:g}" for place in places])
+    axis.set_title(f"{panel.title}{growth}", fontsize=8)
     axis.set_xlabel(panel.label, fontsize=8)
     axis.set_ylabel("ms", fontsize=8)
-    axis.legend(fontsize=6)
 
 
-def bars(axis: "Axes", panel: Panel) -> None:
+def bars(axis: "Axes", panel: Panel, colors: Mapping[str, str]) -> None:
     """Contenders one below the other, the fastest on top."""
     found = sorted(((who, *points.values()) for who, points in panel.series.items()), key=lambda f: -f[1][0])
     names, times = [f[0] for f in found], np.array([f[1] for f in found])
     spread = np.maximum(np.stack([times[:, 0] - times[:, 1], times[:, 2] - times[:, 0]]), 0.0)
-    axis.barh(names, times[:, 0], xerr=spread, height=0.6, error_kw={"linewidth": 1})
-    for at, time in enumerate(times[:, 0]):
-        axis.text(time, at, f" {time:.3g}", va="center", fontsize=7)
+    shades = [colors[who] for who in names]
+    axis.barh(names, times[:, 0], xerr=spread, height=0.6, color=shades, error_kw={"linewidth": 1})
+    for at, (time, _, high) in enumerate(times):
+        axis.text(max(time, high), at, f"  {time:.3g}", va="center", fontsize=7)
     axis.set_xscale("log")
-    axis.set_xlim(times[:, 0].min() / 2, times[:, 0].max() * 4)
+    axis.set_xlim(10.0 ** np.floor(np.log10(times[:, 0].min() / 2)), times[:, 0].max() * 6)
+    axis.set_title(panel.title, fontsize=8)
     axis.set_xlabel("ms", fontsize=8)
