@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from opteq_cvx.atoms.axes import Reducing, level_set, spike
+from opteq_cvx.atoms.axes import LARGEST, Reducing, level_set, spike
 from opteq_cvx.atoms.contract import Data, Recognized, Spelling, Trait
 from opteq_cvx.atoms.primitives import euclidean, indicator
 from opteq_cvx.ir.frozen import FrozenDict
@@ -66,7 +66,8 @@ class L2Ball(Reducing):
         if found is None:
             return None
         x, axes, radius = found
-        if node.args[0].op == "sum":
+        f = node.args[0].args[0] if node.args[0].op in LARGEST else node.args[0]
+        if f.op == "sum":
             radius = Apply("sqrt", (radius,), radius.shape)
         return Recognized(x, FrozenDict(axes=axes), FrozenDict(radius=radius))
 

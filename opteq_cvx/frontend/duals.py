@@ -8,8 +8,20 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from opteq_cvx.atoms.axes import LARGEST
 from opteq_cvx.ir.frozen import IntArray, Shape, size
-from opteq_cvx.ir.linmap import Identity, LinearMap, Permute, Reshape, compose, diagonal, gather, negate, sum_maps
+from opteq_cvx.ir.linmap import (
+    Identity,
+    LinearMap,
+    Permute,
+    Reshape,
+    Sum,
+    compose,
+    diagonal,
+    gather,
+    negate,
+    sum_maps,
+)
 from opteq_cvx.ir.param import Apply, Const, ParamExpr, const, multiply
 from opteq_cvx.ir.program import Dual, Term
 from opteq_cvx.ir.tree import Node
@@ -32,6 +44,8 @@ def level(f: Node, term: Term, shape: Shape, factor: float) -> Dual | None:
         return Dual(_scaled(compose(_reshaped(heads.shape, shape), gather(heads, term.arg.shape)), -factor))
     if term.atom == "level_set":  # the term's own multiplier is that of its function
         return Dual(_scaled(_reshaped(term.data["level"].shape, shape), factor))
+    if term.atom in ("l1_ball", "l2_ball") and f.op in LARGEST:
+        return _largest(f.args[0], term, factor)
     norm = NORMS.get(f.op)
     if norm is None:
         return None
@@ -44,6 +58,19 @@ def level(f: Node, term: Term, shape: Shape, factor: float) -> Dual | None:
     event = term.arg.shape
     kept = tuple(1 if i - len(event) in axes else n for i, n in enumerate(event))
     return Dual(_reshaped(kept, shape), norm, axes, scale)
+
+
+def _largest(f: Node, term: Term, factor: float) -> Dual:
+    """The multiplier of max_i f_i(x) ≤ bound, the sum of those of f_i(x) ≤ bound."""
+    rows = term.data["radius"].shape
+    together = Sum(tuple(range(len(rows))), rows)
+    if term.atom == "l1_ball":
+        return Dual(_scaled(together, factor), "linf", tuple(term.static["axes"]))
+    scale: ParamExpr | None = None
+    if f.op == "sum":  # of squares: all rows have one radius
+        one = Apply("reshape", (Apply("max", (term.data["radius"],), ()),), ())
+        scale = Apply("divide", (const(0.5), one), ())
+    return Dual(_scaled(together, factor), "l2", tuple(term.static["axes"]), scale)
 
 
 def semidefinite(shape: Shape) -> Dual:

@@ -245,7 +245,9 @@ def _activated(expr: Any) -> Text:
 def _convolved(expr: Any) -> Text:
     """A convolution with the options that are not the default."""
     options = (("stride", expr.stride, (1, 1)), ("padding", expr.padding, (0, 0)), ("groups", expr.groups, 1))
-    more = "".join(f", {k}={v if v == 1 or len(set(v)) > 1 else v[0]}" for k, v, usual in options if v != usual)
+    more = "".join(
+        f", {k}={v if isinstance(v, int) or len(set(v)) > 1 else v[0]}" for k, v, usual in options if v != usual
+    )
     name = "conv_transpose2d" if expr.transposed else "conv2d"
     return f"{name}({', '.join(_write(a)[0] for a in expr.args)}{more})", 2
 

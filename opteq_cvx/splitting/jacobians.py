@@ -13,6 +13,7 @@ from opteq_cvx.ir.frozen import size
 from opteq_cvx.splitting.blocks import Block
 
 WIDE = 256  # most entries that a prox may couple for its Jacobian to be formed
+AT_ONCE = 1 << 15  # numbers in all columns of a Jacobian, up to which a call costs more than its arithmetic
 COUPLED = dict.fromkeys(
     ("soc", "epigraph", "exp_cone", "pow_cone", "kl_div", "rel_entr", "quad_over_lin"), (-1,)
 ) | dict.fromkeys(
@@ -81,7 +82,7 @@ def formable(parts: Sequence[Block]) -> bool:
 
 def jacobians(parts: Sequence[Block], rest: Sequence[Tensor], step: Tensor, v: Tensor) -> Jacobians:
     """D at v (B, m) for the steps `step` (1|B, m) and the blocks' data `rest`; the blocks' rows are contiguous."""
-    values, batch = list(rest), v.shape[0]
+    values = list(rest)
     diagonal, coupled = torch.zeros_like(v), list[Coupled]()
     for block in parts:
         count = len(block.exprs)
@@ -90,20 +91,50 @@ def jacobians(parts: Sequence[Block], rest: Sequence[Tensor], step: Tensor, v: T
         stop += start
         if start == stop:
             continue
-        prox, event = block.bind(step, own), block.index.shape
-        with torch.enable_grad():
-            point = v[:, start:stop].detach().requires_grad_()
-            image = prox(point.reshape(batch, *event)).reshape(batch, stop - start)
-        if not image.requires_grad:
-            continue
+        here = v[:, start:stop]
         if Trait.SEPARABLE in block.f.traits:
-            (slope,) = torch.autograd.grad(image, point, torch.ones_like(image))
-            diagonal[:, start:stop] = slope.nan_to_num(0.0).clamp(0.0, 1.0)
+            image, point = _image(block, step, own, here)
+            if image.requires_grad:
+                (slope,) = torch.autograd.grad(image, point, torch.ones_like(image))
+                diagonal[:, start:stop] = slope.nan_to_num(0.0).clamp(0.0, 1.0)
             continue
-        order = _grouped(block, torch.arange(start, stop, device=v.device).reshape(event))
-        jacobian = torch.stack(list(_columns(image, point, order - start)), dim=-1).nan_to_num(0.0)
-        coupled.append(Coupled(order, (jacobian + jacobian.mT) / 2))
+        order = _grouped(block, torch.arange(start, stop, device=v.device).reshape(block.index.shape))
+        width = order.shape[1]
+        if width * here.numel() <= AT_ONCE:
+            found = _at_once(block, _repeated(step, width), [_repeated(t, width) for t in own], here, order - start)
+        else:
+            image, point = _image(block, step, own, here)
+            columns = _columns(image, point, order - start) if image.requires_grad else ()
+            found = torch.stack(list(columns), dim=-1) if image.requires_grad else None
+        if found is not None:
+            jacobian = found.nan_to_num(0.0)
+            coupled.append(Coupled(order, (jacobian + jacobian.mT) / 2))
     return Jacobians(diagonal, tuple(coupled))
+
+
+def _image(block: Block, step: Tensor, own: Sequence[Tensor], v: Tensor) -> tuple[Tensor, Tensor]:
+    """The prox at v (B, rows of the block), and the leaf that it is derived by."""
+    with torch.enable_grad():
+        point = v.detach().requires_grad_()
+        return block.bind(step, own)(point.reshape(v.shape[0], *block.index.shape)).reshape(v.shape), point
+
+
+def _repeated(t: Tensor, times: int) -> Tensor:
+    """The batch of t so many times, one after the other; what all samples share stays as it is."""
+    return t if t.shape[0] == 1 else t.repeat(times, *(1,) * (t.ndim - 1))
+
+
+def _at_once(block: Block, step: Tensor, own: Sequence[Tensor], v: Tensor, order: Tensor) -> Tensor | None:
+    """All columns of `_columns` by one derivative: the batch once for each place in a group."""
+    width, batch = order.shape[1], v.shape[0]
+    image, point = _image(block, step, own, v.repeat(width, 1))
+    if not image.requires_grad:
+        return None
+    seed = v.new_zeros(width, batch, v.shape[1])
+    for i in range(width):
+        seed[i].index_fill_(1, order[:, i], 1.0)
+    (columns,) = torch.autograd.grad(image, point, seed.reshape(image.shape))
+    return columns[:, order.reshape(-1)].reshape(width, batch, *order.shape).movedim(0, -1)
 
 
 def diagonalize(found: Jacobians) -> Spectrum:

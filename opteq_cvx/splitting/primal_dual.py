@@ -297,7 +297,8 @@ class PrimalDual(Frozen, Splitting):
         dx, dy = after.x - before.x, torch.cat([after.y - before.y, (after.normal - before.normal) * covered], dim=1)
         image = torch.cat([products.image(dx), dx], dim=1)
         slope = products.curved(dx) + theta[2] * dx
-        reach = torch.cat([1.0 / prepared.tensors[1], torch.ones_like(z[:1, : form.n])], dim=1)
+        metric = prepared.tensors[1]
+        reach = torch.cat([1.0 / metric, metric.new_ones(metric.shape[0], form.n)], dim=1)
         size = prepared.tensors[0].amax(1) + 1.0
         linear = Moved(
             q=theta[0],

@@ -50,8 +50,6 @@ def solve_exact(
     """
     touched = [*problem.variables(), *(v for c in problem.constraints for v in c.dual_variables)]
     with restored(touched):
-        for variable in problem.variables():
-            variable.save_value(None)  # CVXPY's sum_largest of a matrix fails where there are values to start from
         try:
             with assigned(values or {}):
                 atoms = formless(problem)
@@ -66,6 +64,9 @@ def _solve(problem: cp.Problem, outputs: Sequence[cp.Expression], polished: bool
     wrong = doubts(problem)
     if wrong:
         return Exact(ExactStatus.NOT_CONVEX, note="; ".join(map(str, wrong)))
+    for variable in problem.variables():
+        variable.save_value(None)  # where there are values to start from, CVXPY's sum_largest of a matrix or of k not an
+        # integer fails
     copies = [cp.Variable(output.shape) for output in outputs]
     readers = [copy == output for copy, output in zip(copies, outputs, strict=True)]
     extended = cp.Problem(problem.objective, [*problem.constraints, *readers])

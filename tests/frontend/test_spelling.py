@@ -49,6 +49,8 @@ def test_what_was_written_is_what_is_quoted(words: str) -> None:
 def test_units_and_convolutions_keep_their_options() -> None:
     image, kernel = cp.Variable((1, 4, 4), name="image"), oc.Weight((2, 1, 3, 3), name="kernel")
     assert spoken(oc.conv2d(image, kernel, padding=1)) == "conv2d(image, kernel, padding=1)"
+    two = cp.Variable((2, 4, 4), name="two")
+    assert spoken(oc.conv2d(two, kernel, groups=2)) == "conv2d(two, kernel, groups=2)"
     assert spoken(oc.conv2d(image, kernel, stride=(1, 2))) == "conv2d(image, kernel, stride=(1, 2))"
     assert spoken(oc.activation("relu")(v)) == "sum(activation('relu')(v))"
 

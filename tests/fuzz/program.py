@@ -1,5 +1,6 @@
 """A random program: built from a source, with three samples of its inputs and what is known of its solution."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cvxpy as cp
@@ -7,6 +8,7 @@ import numpy as np
 
 import opteq_cvx as oc
 from opteq_cvx.splitting.asked import SplittingChoice
+from tests.fuzz import alone
 from tests.fuzz.builder import Builder
 from tests.fuzz.source import Source
 from tests.fuzz.terms import constraint, featured, spelled_constraints, spelled_term, template
@@ -18,11 +20,19 @@ DAVIS_YIN, WOODBURY, FACTORS = (
 )
 ASKED: tuple[SplittingChoice | None, ...] = (
     *(None,) * 11,
-    *(DAVIS_YIN,) * 6,
+    *(DAVIS_YIN,) * 11,
     *(oc.PDHG(),) * 2,
     WOODBURY,
-    *(FACTORS,) * 5,
+    FACTORS,
 )
+
+ALONE: dict[str, tuple[Callable[[Builder], alone.Made], tuple[SplittingChoice | None, ...]]] = {
+    "near": (alone.near, (None,)),
+    "fitted": (alone.fitted, (None, FACTORS, DAVIS_YIN)),
+    "fitted again": (alone.fitted, (None, FACTORS, FACTORS)),
+    "pictured": (alone.pictured, (None, FACTORS)),
+}
+"""Structures that are drawn beside "mixed", and what they ask for."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +61,17 @@ def make(source: Source, *, wild: bool = False) -> Made:
     """A random program from the source's choices; `wild` scales data over 1e-6 … 1e6."""
     spread = source.choose((0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 3.0))
     b = Builder(source, 6.0 if wild else spread)
+    structure = source.choose(("mixed",) * 14 + tuple(ALONE))
+    if structure in ALONE:
+        draw, splittings = ALONE[structure]
+        label, terms, b.constraints, modulus = draw(b)
+        return finished(b, "feasible", [label], terms, modulus, splittings)
     direct = source.chance(40)
     kind = source.choose(("feasible",) * 8 + ("infeasible", "unbounded"))
-    labels: list[str] = []
+    labels, terms = list[str](), list[cp.Expression]()
     if not direct:
         for _ in range(1 + source.pick(2)):
             start_variable(b)
-    terms: list[cp.Expression] = []
     if source.chance(60):
         label, found_terms, found_sets = featured(b)
         labels.append(label)
@@ -80,12 +94,25 @@ def make(source: Source, *, wild: bool = False) -> Made:
         ray(b, terms)
     if kind == "feasible" and modulus < 0:
         kind = "free"
+    return finished(b, kind, labels, terms, modulus, ASKED)
+
+
+def finished(
+    b: Builder,
+    kind: str,
+    labels: list[str],
+    terms: list[cp.Expression],
+    modulus: float,
+    splittings: Sequence[SplittingChoice | None],
+) -> Made:
+    """The program of terms and constraints, minimized or maximized, with a splitting to ask for."""
+    source = b.source
     total = sum(terms[1:], terms[0]) if terms else cp.sum(b.variables[0]) * 0.0
     constants = source.chance(20)
     total = total + (b.data(lambda rng: rng.normal()) if constants else 0.0)
     objective = cp.Maximize(-total) if source.chance(15) else cp.Minimize(total)
     b.at(0)
-    asked = source.choose(ASKED)
+    asked = source.choose(splittings)
     return Made(cp.Problem(objective, b.constraints), b, kind, max(modulus, 0.0), tuple(labels), asked)
 
 

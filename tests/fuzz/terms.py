@@ -1,6 +1,6 @@
 """Random convex terms and feasible constraints: the atoms' own spellings, and templates over random shapes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cvxpy as cp
@@ -85,9 +85,9 @@ def own_variable(b: Builder, shape: Shape, spelling: Spelling, attributes: Any) 
     return b.variable(shape, value, **attributes)
 
 
-def featured(b: Builder) -> tuple[str, list[cp.Expression], list[cp.Constraint]]:
+def featured(b: Builder, names: Sequence[str] = FEATURED) -> tuple[str, list[cp.Expression], list[cp.Constraint]]:
     """A term or a constraint of any atom, each as likely as the other, over variables: the passes find the atom."""
-    name = b.source.choose(FEATURED)
+    name = b.source.choose(names)
     if name.startswith("activation"):
         return name, [activated(b, name.split()[1])], []
     kind = next(a for a in KINDS if a.name == name)
@@ -130,7 +130,10 @@ def spelled_constraints(b: Builder, direct: bool, kind: type[Atom] | None = None
     parameters = parameters_of(b, spelling)
     names = arguments(b, spelling, direct)
     tight = b.source.chance(15)
-    points = [nearest(b, spelling, parameters, names, i, tight=tight) for i in range(SAMPLES)]
+    moves = any(p is q for p in parameters.values() for q in b.inputs)
+    moves = moves or any(np.ptp(b.levels(e), axis=0).max(initial=0.0) > 0.0 for e in names.values())
+    points = [nearest(b, spelling, parameters, names, i, tight=tight) for i in range(SAMPLES if moves else 1)]
+    points *= SAMPLES // len(points)
     for name in spelling.variables:
         wanted = np.stack([p[name] for p in points])
         shift = wanted - b.levels(names[name])
@@ -159,7 +162,7 @@ def nearest(
     problem = cp.Problem(cp.Minimize(sum(cp.sum_squares(own[k] - target[k]) for k in own)), constraints)
     once = problem.is_dcp(dpp=True)  # canonicalized once for all targets
     rng, sums = np.random.default_rng(0), {k: np.zeros(v.shape) for k, v in own.items()}
-    count = 1 if tight else 4
+    count = 1 if tight else 3
     for turn in range(count):
         for k, t in target.items():
             t.value = np.asarray(names[k].value) + (turn > 0) * 2.0 * rng.normal(size=t.shape)

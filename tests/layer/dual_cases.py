@@ -106,6 +106,19 @@ def heights(b: cp.Parameter) -> cp.Problem:
     return cp.Problem(cp.Minimize(cp.sum_squares(x - 1) + cp.sum_squares(t) + cp.square(s) - b @ x[1]), below)
 
 
+def largest(b: cp.Parameter) -> cp.Problem:
+    """The largest of norms, and of sums of squares: one multiplier for all rows."""
+    x, y, z = cp.Variable((3, N)), cp.Variable((3, N)), cp.Variable((3, N))
+    rows = cp.Constant(np.outer([1.0, 2.0, 0.1], np.ones(N)))
+    near_ = sum(cp.sum_squares(v - cp.multiply(rows, cp.vstack([b, b, b]))) / 2 for v in (x, y, z))
+    below = [
+        3 * cp.mixed_norm(x, 2, "inf") <= 1.5,
+        2 * cp.max(cp.norm(y, 1, axis=1)) <= 1,
+        2 * cp.max(cp.sum(cp.square(z), axis=1)) <= 1,
+    ]
+    return cp.Problem(cp.Minimize(near_), below)
+
+
 def paraboloids(b: cp.Parameter) -> cp.Problem:
     x, t, s = cp.Variable(N), cp.Variable(N), cp.Variable()
     below = [2 * cp.square(x - b) <= t, 3 * cp.sum_squares(x) <= s + 1, cp.sum(cp.power(x, 3)) <= 2 * s]
@@ -186,6 +199,7 @@ CASES = (
     case("slopes", "Douglas–Rachford", lambda x, b: (curved(x, b), [cp.log_sum_exp(ROWS @ x) <= 1])),
     case("pair", "closed form", lambda x, b: (near(x, b), [cp.exp(x[0]) <= x[1], cp.norm1(x[2:]) <= 0.1])),
     DualCase("heights", "Douglas–Rachford", (N,), heights, VALUES),
+    DualCase("largest", "closed form", (N,), largest, VALUES),
     DualCase("paraboloids", "Douglas–Rachford", (N,), paraboloids, VALUES),
     DualCase("sorted", "Douglas–Rachford", (N,), by_sorting, VALUES),
     DualCase("nuclear", "closed form", (N,), nuclear, VALUES),

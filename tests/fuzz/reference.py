@@ -1,0 +1,55 @@
+"""The exact solver's answer to one sample: CVXPY with Clarabel, canonicalized once for all samples where it is DPP."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import cvxpy as cp
+import numpy as np
+
+from opteq_cvx.ir.frozen import Array
+from opteq_cvx.verify.answer import ExactStatus
+from opteq_cvx.verify.exact import solve_exact
+from opteq_cvx.verify.modelled import formless
+from tests.fuzz.builder import dense
+
+TIGHT = dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), 1e-10)
+SURE = ("optimal", "infeasible", "unbounded")
+STATUS = {ExactStatus.OPTIMAL: "optimal", ExactStatus.INFEASIBLE: "infeasible", ExactStatus.UNBOUNDED: "unbounded"}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """CVXPY's status, "error" where the solver fails; with "optimal" the objective and each variable's value."""
+
+    status: str
+    value: float = float("nan")
+    points: Mapping[str, Array] = field(default_factory=dict)
+
+    @property
+    def reach(self) -> float:
+        """The largest entry of the point."""
+        return max((float(np.abs(p).max(initial=0.0)) for p in self.points.values()), default=0.0)
+
+
+def reference(problem: cp.Problem, *, again: bool) -> Reference:
+    """Solve at the present values of the parameters; `again`, it will be solved at others, too."""
+    names = [v.name() for v in problem.variables()]
+    if formless(problem):  # activations that have no cone form: Newton steps, each an exact solve
+        exact = solve_exact(problem, problem.variables())
+        return Reference(
+            STATUS.get(exact.status, "error"), exact.objective, dict(zip(names, exact.variables, strict=False))
+        )
+    once = again and problem.is_dcp(dpp=True)
+    for options in (TIGHT, {}):
+        for variable in problem.variables():
+            variable.save_value(None)  # CVXPY's sum_largest of a matrix fails where there are values to start from
+        try:
+            problem.solve(solver="CLARABEL", ignore_dpp=not once, **options)
+        except cp.error.SolverError:
+            continue
+        if problem.status in SURE:
+            break
+    if problem.status is None:
+        return Reference("error")
+    points = {v.name(): np.asarray(dense(v.value)) for v in problem.variables() if v.value is not None}
+    return Reference(str(problem.status), float(problem.value) if problem.value is not None else float("nan"), points)
