@@ -65,8 +65,7 @@ def _solve(problem: cp.Problem, outputs: Sequence[cp.Expression], polished: bool
     if wrong:
         return Exact(ExactStatus.NOT_CONVEX, note="; ".join(map(str, wrong)))
     for variable in problem.variables():
-        variable.save_value(None)  # where there are values to start from, CVXPY's sum_largest of a matrix or of k not an
-        # integer fails
+        variable.save_value(None)  # CVXPY's sum_largest of a matrix, or of a fractional k, fails at a start
     copies = [cp.Variable(output.shape) for output in outputs]
     readers = [copy == output for copy, output in zip(copies, outputs, strict=True)]
     extended = cp.Problem(problem.objective, [*problem.constraints, *readers])

@@ -138,3 +138,18 @@ def test_a_saved_layer_keeps_its_splitting(tmp_path: Path) -> None:
     assert again.plan.name == "PDHG"
     point = torch.arange(5.0, dtype=torch.float64)
     torch.testing.assert_close(again(point)[0], layer(point)[0])
+
+
+@pytest.mark.filterwarnings("ignore::opteq_cvx.errors.SolveWarning")
+def test_samples_with_matrices_of_their_own_are_certified() -> None:
+    a, c = oc.Input((2, 3), name="a"), oc.Input(3, name="c")
+    x = cp.Variable(3, name="x")
+    problem = cp.Problem(cp.Minimize(c @ x + cp.norm1(x)), [a @ x <= 1, x >= -1])
+    layer = oc.compile(problem, splitting="primal-dual").double()
+    rows, costs = np.array([np.eye(2, 3), 2 * np.ones((2, 3)), np.eye(2, 3)]), -2.0 * np.ones((3, 3))
+    solution = layer.solve(torch.tensor(rows), torch.tensor(costs))
+    for i, (row, cost) in enumerate(zip(rows, costs, strict=True)):
+        a.value, c.value = row, cost
+        problem.solve(solver=cp.CLARABEL)
+        expected = {"optimal": Status.CONVERGED, "unbounded": Status.DUAL_INFEASIBLE}[problem.status]
+        assert solution.status[i] is expected

@@ -103,3 +103,11 @@ def test_layers_are_verified(name: str, tied: bool) -> None:
     report = oc.verify(layer, torch.randn(1, 2, dtype=torch.float64), gradients=name == "arctan" and not tied)
     assert report.ok, str(report)
     assert math.isfinite(report.samples[0].distance)
+
+
+def test_every_step_is_solved_without_values_to_start_from() -> None:
+    """CVXPY's sum_largest of k that is no integer fails where its variable has a value, as after the first step."""
+    u, v = cp.Variable(3, name="u"), cp.Variable(4, name="v")
+    cost = oc.activation("softplus").f(u) + cp.sum_largest(v, 2.5) + cp.sum_squares(v - cp.sum(u)) + cp.sum_squares(u)
+    found = solve_exact(cp.Problem(cp.Minimize(cost)), [u])
+    assert found.status is ExactStatus.OPTIMAL, found.note
