@@ -19,7 +19,7 @@ from opteq_cvx.maps.affine import affine
 from opteq_cvx.maps.evaluate import Constants, Environment, Weighted
 from opteq_cvx.maps.peek import hidden, known_finite, known_true
 from opteq_cvx.options import OnFailure, Options
-from opteq_cvx.solution import Solution, Statuses
+from opteq_cvx.solution import Solution, Stats, Statuses
 from opteq_cvx.splitting.contract import Splitting, Theta
 from opteq_cvx.status import Status, code
 
@@ -172,6 +172,13 @@ def settle(x: Tensor, failed: Tensor | None, bound: Bound, on_failure: OnFailure
     flags = failed.reshape(-1, *(1,) * (x.ndim - 1))
     fallback = torch.full_like(x, torch.nan) if on_failure == "nan" else x.detach()
     return shaped(torch.where(flags, fallback, x), bound)
+
+
+def bare(values: tuple[Tensor, ...], solved: Solved, bound: Bound) -> Solution:
+    """What a plain call takes from a solve without failures: the values; of the rest what costs nothing."""
+    eq, codes = solved.eq, solved.verdict.codes
+    found = tuple(shaped(v, bound) for v in values)
+    return Solution(found, {}, Statuses(codes), Stats(eq.steps, eq.residual), eq.residual, eq.z)
 
 
 def worth(objective: Tensor, codes: Tensor, sign: int) -> Tensor:

@@ -71,7 +71,8 @@ def forward_solve(
             return adaptive_solve(splitting, iteration, theta, ready, z0, stop)
         bad = _hopeless(ready.certificate, z0)
         hopeless = trace is None and bad is not None and z0.device.type == "cpu" and bool(bad.any())
-        if trace is None and progress is None and stop.max_steps > LOOK and _may_escape(ready.certificate):
+        escape = rate >= 1.0 and _may_escape(ready.certificate)
+        if trace is None and progress is None and stop.max_steps > LOOK and escape:
             wanted = ~bad if hopeless and bad is not None else torch.ones_like(z0[:, 0], dtype=torch.bool)
             return _watched(splitting, iteration, restrict, theta, ready, z0, stop, wanted)
         if hopeless and bad is not None:
@@ -166,8 +167,10 @@ def choose(splitting: Splitting, certificate: Certificate, device: torch.device)
     Away from the CPU, where the heavy ball would wait for its residuals, momentum only where steps contract fast.
     """
     modulus = certificate.modulus
+    if splitting.descends and device.type == "cpu":
+        return Inertial()
     fast = modulus is not None and modulus.numel() > 0 and bool((modulus >= FAST).all())
-    if splitting.descends and (fast or device.type == "cpu"):
+    if splitting.descends and fast:
         return Inertial()
     return Plain() if fast else Anderson()
 
@@ -238,17 +241,16 @@ def _skipping(
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A status code per sample, and a certified bound on ‖z − z*‖ (inf where no modulus is known)."""
+    """A status code per sample."""
 
     codes: Tensor
-    distance: Tensor
 
 
 def judge(eq: Equilibrated, finite: Tensor, valid: Tensor) -> Verdict:
     """The status of every sample; `finite` and `valid` (B,) describe its data."""
     certificate = eq.prepared.certificate
     if known_true(eq.converged & ~eq.failed & eq.finite & finite & valid):  # the usual case
-        return Verdict(torch.full_like(eq.steps, code(Status.CONVERGED)), _distance(eq))
+        return Verdict(torch.full_like(eq.steps, code(Status.CONVERGED)))
     codes = torch.where(eq.converged, code(Status.CONVERGED), code(Status.MAX_STEPS))
     codes = torch.where(eq.finite, codes, code(Status.DIVERGED))
     if certificate.unbounded is not None:
@@ -259,13 +261,13 @@ def judge(eq: Equilibrated, finite: Tensor, valid: Tensor) -> Verdict:
         codes = torch.where(certificate.convex, codes, code(Status.NOT_CONVEX))
     codes = torch.where(valid, codes, code(Status.INVALID_INPUT))
     codes = torch.where(finite, codes, code(Status.NON_FINITE_INPUT))
-    return Verdict(codes, _distance(eq))
+    return Verdict(codes)
 
 
-def _distance(eq: Equilibrated) -> Tensor:
+def distance(eq: Equilibrated) -> Tensor:
     """The certified bound on ‖z − z*‖ (B,); inf where no modulus is known."""
-    distance, modulus = torch.full_like(eq.residual, torch.inf), eq.prepared.certificate.modulus
+    unknown, modulus = torch.full_like(eq.residual, torch.inf), eq.prepared.certificate.modulus
     if modulus is None:
-        return distance
+        return unknown
     size = torch.linalg.vector_norm(eq.z.detach(), dim=1).clamp_min(1.0)
-    return torch.where(modulus > 0, eq.residual * size / modulus.clamp_min(1e-300), distance)
+    return torch.where(modulus > 0, eq.residual * size / modulus.clamp_min(1e-300), unknown)

@@ -13,7 +13,7 @@ from opteq_cvx.adjoint.envelope import Worth, envelope
 from opteq_cvx.binding import Bound, bind, flatten
 from opteq_cvx.certificate import Evidence
 from opteq_cvx.chunks import in_chunks
-from opteq_cvx.engine import Trace, judge
+from opteq_cvx.engine import Trace, distance, judge
 from opteq_cvx.errors import InputError, UnsupportedError, message
 from opteq_cvx.ir.frozen import Array
 from opteq_cvx.ir.param import Stage
@@ -22,7 +22,7 @@ from opteq_cvx.maps.evaluate import Constants, Environment, Weighted
 from opteq_cvx.maps.peek import known_true
 from opteq_cvx.options import OnFailure, Options
 from opteq_cvx.plan import Plan, make_plan
-from opteq_cvx.record import note
+from opteq_cvx.record import note, recording
 from opteq_cvx.solution import Solution, Stats, Statuses
 from opteq_cvx.splitting.contract import Theta
 from opteq_cvx.splitting.flat import split
@@ -288,6 +288,8 @@ class EquilibriumLayer(nn.Module):
             saddle = self._saddle(solved) if wanted and not chosen else None
             duals = self._duals(solved, values, saddle)
         on_failure = "raise" if throw else self.options.on_failure
+        if not full and not recording() and known_true(solved.verdict.codes == code(Status.CONVERGED)):
+            return call.bare(tuple(values), solved, bound)
         solution = self._pack(tuple(values), variables, duals, solved, worth, bound, trace, on_failure, quiet)
         hidden = torch._C._functorch.is_functorch_wrapped_tensor(eq.z)
         if not full or saddle is None or hidden or not self.plan.has_objective:
@@ -370,8 +372,8 @@ class EquilibriumLayer(nn.Module):
             failed = failed & ~((verdict.codes == code(Status.MAX_STEPS)) & ~eq.failed)
         statuses = Statuses(call.shaped(verdict.codes, bound))
         past = trace.history if trace is not None else None
-        steps, residual, distance = (call.shaped(x, bound) for x in (eq.steps, eq.residual, verdict.distance))
-        stats = Stats(steps, residual, distance, past, solved.problem.record, self._coupled)
+        steps, residual, far = (call.shaped(x, bound) for x in (eq.steps, eq.residual, distance(eq)))
+        stats = Stats(steps, residual, far, past, solved.problem.record, self._coupled)
         if not quiet:
             call.announce(statuses, on_failure, 6, residual)
             note(statuses, stats)

@@ -43,6 +43,11 @@ def record() -> Iterator[Log]:
         _ACTIVE.reset(token)
 
 
+def recording() -> bool:
+    """Whether somebody collects the statistics of plain calls in this thread."""
+    return bool(_ACTIVE.get())
+
+
 def note(status: Statuses, stats: Stats) -> None:
     """Append a solve to every active log."""
     for log in _ACTIVE.get():

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from opteq_cvx.adjoint.krylov.contract import Linear, norms
 from opteq_cvx.errors import GradientWarning, message
+from opteq_cvx.maps.peek import known_true
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,8 @@ class GradientRecord:
         if self._adjoint is None:
             sizes = (norms(v), norms(answer.w))
             self._adjoint = Adjoint(*sizes, modulus, allowance, answer.residual, answer.steps, answer.converged)
-            self._warn(sizes[0] > 0)
+            if not self._fine(self._adjoint):
+                self._warn(sizes[0] > 0)
 
     def note_error(self, error: GradientError, asked: Tensor) -> None:
         """Called by modes that estimate the error themselves; `asked` (B,) are the samples with a cotangent."""
@@ -114,6 +116,15 @@ class GradientRecord:
         found = f"{count} of {large.numel()} gradients may be off by a relative {worst:.1e}, by {why}"
         fix = "tighten tolerance, raise max_steps, or, for degenerate programs, compile with smoothing=Tikhonov(...)"
         warnings.warn(message(found, f"at most {self.limit:.1e}", fix), GradientWarning, stacklevel=2)
+
+    @torch.no_grad()
+    def _fine(self, adjoint: Adjoint) -> bool:
+        """Whether certified moduli show, in one look, that all estimates are within the limit; False says nothing."""
+        forward, limit = self._forward, self.limit
+        if limit is None or forward is None or forward.shape != adjoint.residual.shape:
+            return False
+        estimate = (adjoint.size / adjoint.length * adjoint.residual + forward).div_(adjoint.modulus)
+        return known_true((estimate <= limit).logical_and_(adjoint.modulus > 0))  # False for NaN
 
     @torch.no_grad()
     def _estimate(self, adjoint: Adjoint) -> GradientError:

@@ -82,7 +82,8 @@ class ForwardBackward(Frozen, Splitting):
             free = torch.where((largest > 0) & torch.isfinite(largest), 1.0 / largest, torch.ones_like(largest))
             gamma = torch.where(upper > 0, step / upper, free)
         if p.ndim == 3:
-            m = torch.eye(p.shape[-1], dtype=p.dtype, device=p.device) - gamma[:, None, None] * p
+            m = -gamma[:, None, None] * p
+            m.diagonal(dim1=1, dim2=2).add_(1.0)
         else:
             m = 1.0 - gamma[:, None] * p
         modulus = gamma * (lower + self.strong) / (1.0 + gamma * self.strong)

@@ -42,8 +42,9 @@ def contraction(A: Tensor) -> Tensor:
 
 def by_cholesky(A: Tensor) -> tuple[Tensor, Tensor]:
     """W = AL⁻ᵀ and L, with LLᵀ = I + AᵀA; A (..., m, k) with m ≥ k."""
-    eye = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
-    L = torch.linalg.cholesky(torch.addmm(eye, A.mT, A) if A.ndim == 2 else eye + A.mT @ A)
+    gram = A.mT @ A
+    gram.diagonal(dim1=-2, dim2=-1).add_(1.0)
+    L = torch.linalg.cholesky(gram)
     return torch.linalg.solve_triangular(L.mT, A, upper=True, left=False), L
 
 

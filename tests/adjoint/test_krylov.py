@@ -321,6 +321,26 @@ def test_richardson_reaches_the_accuracy_of_float64(
     assert int(found.steps.max()) < 70
 
 
+@pytest.mark.parametrize("projector", [True, False])
+@pytest.mark.parametrize("transposed", [True, False])
+def test_richardson_reaches_the_accuracy_of_float32(
+    generator: torch.Generator, projector: bool, transposed: bool
+) -> None:
+    system, v, A = wide_system(generator, projector, 0.8, transposed, 0.9)
+    form = system.jacobian
+    assert isinstance(form, SymmetricLinearization)
+    assert form.matrix is not None
+    assert form.diagonal is not None
+    low = SymmetricLinearization(matrix=form.matrix.float(), diagonal=form.diagonal.float(), projector=projector)
+    single, v = replace(system, jacobian=low), v / v.norm(dim=1, keepdim=True).clamp_min(1e-300)
+    assert suits(single, v.float(), 1e-5)
+    found = Richardson().solve(single, v.float(), tolerance=1e-5, max_steps=300)
+    assert found.converged.all()
+    assert found.w.dtype is torch.float32
+    wanted = torch.linalg.solve(A, v[:, :, None])[:, :, 0]
+    torch.testing.assert_close(found.w.double(), wanted, atol=1e-4, rtol=0)
+
+
 def test_richardson_owns_up_where_the_rate_was_wrong(generator: torch.Generator) -> None:
     """Certified 0.5, in truth 0.99999: not solved in time, said so, and the default goes on with another solver."""
     system, v, A = wide_system(generator, True, 0.99999, True, 0.5)
@@ -332,13 +352,14 @@ def test_richardson_owns_up_where_the_rate_was_wrong(generator: torch.Generator)
     assert (gap.norm(dim=1) <= 1e-10 * v.norm(dim=1)).all()
 
 
-def test_richardson_is_for_certified_wide_systems_in_float64(generator: torch.Generator) -> None:
+def test_richardson_is_for_certified_wide_systems_within_the_reach_of_float32(generator: torch.Generator) -> None:
     system, v, _ = wide_system(generator, True, 0.8, True, 0.9)
     assert suits(system, v, 1e-8)
     assert not suits(replace(system, rate=None), v, 1e-8)
     assert not suits(replace(system, rate=0.99), v, 1e-8)
     assert not suits(system, v[:4], 1e-8)
     assert not suits(system, v.float(), 1e-8)
+    assert not suits(system, v[:4].float(), 1e-4)
     assert not suits(system, v, 1e-3)
 
 

@@ -87,6 +87,7 @@ def test_what_a_thread_records_is_its_own() -> None:
         with oc.record() as log:
             for _ in range(calls):
                 layer(batch(1))
+        assert all(entry.status.all_converged and entry.stats.distance_bound is not None for entry in log)
         return len(log)
 
     with ThreadPoolExecutor(4) as pool:

@@ -2,7 +2,7 @@
 
 s = D (v + M s), w = v + M s by s_{k+1} = s_k + a (D(v + M s_k) − s_k) + b (s_k − s_{k−1}), a and b as in
 `iterate.heavy_ball`: what conjugate gradients gain by their inner products on spectra that are known to be short they
-lose by the time that these take. The steps are in float32, on residuals in float64.
+lose by the time that these take. The steps are in float32, on residuals in the dtype of v.
 
 Sources: Golub and Varga, *Chebyshev semi-iterative methods, successive overrelaxation iterative methods, and second
 order Richardson iterative methods* (1961); iterative refinement: Higham, *Accuracy and Stability of Numerical
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from opteq_cvx.adjoint.krylov.cg import CLOSER, REACH, coarse_pays
+from opteq_cvx.adjoint.krylov.cg import CLOSER, REACH, WIDE, coarse_pays
 from opteq_cvx.adjoint.krylov.contract import Linear, LinearSolver, System, norms, plausible, relative
 from opteq_cvx.descent import SharedSteps, Steps
 from opteq_cvx.iterate.heavy_ball import Tuner, look
@@ -54,7 +54,7 @@ class Richardson(LinearSolver):
             map_ = map_of(low, low_d, form.projector, small)
             found, steps = sweep(map_, small, ask, tuner, min(max_steps - taken, MOST))
             taken += steps
-            move = found.double().mul_(scale[:, None])
+            move = found.to(v.dtype).mul_(scale[:, None])
             s = move if s is None else s.add_(move)
             g = torch.addmm(right, s, m)
             r = (g * d).sub_(s)
@@ -68,11 +68,15 @@ class Richardson(LinearSolver):
 
 
 def suits(system: System, v: Tensor, tolerance: Tensor | float) -> bool:
-    """Whether the system has one certified M and a diagonal D, and steps in float32 save more than they cost."""
+    """Whether the system has one certified M and a diagonal D, and steps in float32 pay: v in float32 where that
+    reaches the tolerance, or in float64 where they save more than the conversion costs."""
     form = system.jacobian
     if system.rate is None or system.rate > SLOWEST or not isinstance(form, SymmetricLinearization):
         return False
-    return form.diagonal is not None and coarse_pays(form, v, tolerance)
+    if form.diagonal is None or v.dtype is not torch.float32:
+        return form.diagonal is not None and coarse_pays(form, v, tolerance)
+    shared = form.matrix is not None and form.matrix.shape[0] == 1
+    return shared and v.numel() >= WIDE and bool(torch.as_tensor(tolerance >= REACH / CLOSER).all())
 
 
 def map_of(m: Tensor, d: Tensor, projector: bool, r: Tensor) -> Steps:
