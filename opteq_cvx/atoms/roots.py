@@ -8,7 +8,6 @@ Source: Press et al., *Numerical Recipes*, section 9.4 (safeguard).
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -114,37 +113,6 @@ def _joint_shape(inputs: Sequence[Tensor]) -> Shape:
     together would lift each to the level of the outermost transform, where functorch loses it.)"""
     shapes = [tuple(i.shape) for i in inputs]
     return tuple(torch.broadcast_shapes(*shapes) if torch.compiler.is_compiling() else np.broadcast_shapes(*shapes))
-
-
-@dataclass(frozen=True, slots=True)
-class ProxByRoot(Entrywise):
-    """The prox of a smooth f entry by entry: x + t·f'(x) = v, with dx = (dv − f'(x) dt) / (1 + t·f''(x)).
-
-    Attributes:
-        gradient: f', increasing.
-        curvature: f''.
-        bracket: (v, t) to a lower and an upper bound of x, finite.
-    """
-
-    gradient: Callable[[Tensor], Tensor]
-    curvature: Callable[[Tensor], Tensor]
-    bracket: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-
-    @override
-    def solve(self, *inputs: Tensor) -> Tensor:
-        v, t = inputs
-        low, high = self.bracket(v, t)
-
-        def residual(x: Tensor) -> tuple[Tensor, Tensor]:
-            return x + t * self.gradient(x) - v, 1.0 + t * self.curvature(x)
-
-        return newton(residual, low, high)
-
-    @override
-    def partials(self, x: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
-        _, t = inputs
-        rate = 1.0 / (1.0 + t * self.curvature(x))
-        return rate, -self.gradient(x) * rate
 
 
 # --- solvers, without derivative ---------------------------------------------------------------------------

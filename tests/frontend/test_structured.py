@@ -116,6 +116,8 @@ DIRECT = {
 CONIC = (
     "matrix_frac(x[:3], S)",
     "power(norm1(x), 3)",
+    "sum(pos(abs(x) + abs(x[::-1])))",  # no dead zone: two functions in it
+    "sum(quad_over_lin(X, t, axis=0))",
 )
 
 
