@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.fuzz.driver import drive, pending, shard
+from tests.fuzz.page import write
 from tests.fuzz.records import BAD, CLASSES, Record, load
 from tests.fuzz.run import Run, smallest
 from tests.fuzz.table import table
@@ -36,6 +37,7 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
         "--table", type=Path, nargs="+", default=None, help="print the table of these files, run nothing"
     )
     parser.add_argument("--markdown", action="store_true", help="the table in Markdown")
+    parser.add_argument("--page", type=Path, default=None, help="with --table: write the tables into this page instead")
     parser.add_argument("--show", type=int, default=None, help="print this seed's program and what became of it")
     parser.add_argument("--shrink", type=int, default=None, help="print the smallest program that fails like this seed")
     return parser.parse_args(given)
@@ -45,7 +47,11 @@ def main(given: Sequence[str]) -> int:
     """Run, print, write; the exit status says whether something was refused, wrong or crashed."""
     options = arguments(given)
     if options.table is not None:
-        print(table([r for path in options.table for r in load(path)], markdown=options.markdown))
+        found = [r for path in options.table for r in load(path)]
+        if options.page is not None:
+            write(options.page, found)
+        else:
+            print(table(found, markdown=options.markdown))
         return 0
     examine = Run(wild=options.wild, commit=commit())
     if options.shrink is not None:

@@ -33,12 +33,8 @@ class Reference:
 
 def reference(problem: cp.Problem, *, again: bool) -> Reference:
     """Solve at the present values of the parameters; `again`, it will be solved at others, too."""
-    names = [v.name() for v in problem.variables()]
     if formless(problem):  # activations that have no cone form: Newton steps, each an exact solve
-        exact = solve_exact(problem, problem.variables())
-        return Reference(
-            STATUS.get(exact.status, "error"), exact.objective, dict(zip(names, exact.variables, strict=False))
-        )
+        return polished(problem)
     once = again and problem.is_dcp(dpp=True)
     for options in (TIGHT, {}):
         for variable in problem.variables():
@@ -49,7 +45,15 @@ def reference(problem: cp.Problem, *, again: bool) -> Reference:
             continue
         if problem.status in SURE:
             break
-    if problem.status is None:
-        return Reference("error")
+    if problem.status not in SURE:
+        return polished(problem)
     points = {v.name(): np.asarray(dense(v.value)) for v in problem.variables() if v.value is not None}
-    return Reference(str(problem.status), float(problem.value) if problem.value is not None else float("nan"), points)
+    return Reference(str(problem.status), float(problem.value), points)
+
+
+def polished(problem: cp.Problem) -> Reference:
+    """The answer at the first of several tolerances that is reached, polished on its active set."""
+    exact, names = solve_exact(problem, problem.variables()), [v.name() for v in problem.variables()]
+    return Reference(
+        STATUS.get(exact.status, "error"), exact.objective, dict(zip(names, exact.variables, strict=False))
+    )

@@ -10,6 +10,7 @@ import pytest
 from tests.fuzz.__main__ import main
 from tests.fuzz.driver import drive, pending, shard
 from tests.fuzz.fake import calm, troubled
+from tests.fuzz.page import BEGIN, END
 from tests.fuzz.records import Record, append, latest, load
 from tests.fuzz.table import reason, table
 
@@ -104,3 +105,21 @@ def test_the_command_prints_the_table_of_a_file(tmp_path: Path, capsys: pytest.C
     said = capsys.readouterr().out
     assert "atom: abs" in said
     assert said.strip().splitlines()[-1].startswith("5 programs")
+
+
+def test_the_tables_of_a_page_are_written_again(tmp_path: Path) -> None:
+    out, page = tmp_path / "run.jsonl", tmp_path / "page.md"
+    for record in RECORDS:
+        append(out, record)
+    page.write_text(f"Before.\n\n{BEGIN}\nold\n{END}\n\nAfter.\n", encoding="utf-8")
+    for _ in range(2):
+        assert main(["--table", str(out), "--page", str(page)]) == 0
+        text = page.read_text(encoding="utf-8")
+        assert text.startswith(f"Before.\n\n{BEGIN}\n")
+        assert text.endswith(f"{END}\n\nAfter.\n")
+        assert "old" not in text
+        assert text.count("| all | 5 | 2 | 0 | 2 | 0 | 0 | 1 | 0 |") == 1
+        assert "| `abs` | 2 |" in text
+    page.write_text("no marks", encoding="utf-8")
+    with pytest.raises(ValueError, match="has no lines"):
+        main(["--table", str(out), "--page", str(page)])
