@@ -39,3 +39,48 @@ def test_the_objective_is_as_small_as_clarabels(text: str) -> None:
     best = float(problem.solve(solver=cp.CLARABEL, ignore_dpp=True, **TIGHT))
     x.value = found.numpy()
     assert float(problem.objective.value) <= best + ACCURACY * max(1.0, abs(best))
+
+
+OF_TWO = (
+    # pieces with a rule, pieces without one, and a parameter inside, which stays with CVXPY
+    "perspective(sum(x) + 2, s)",
+    "perspective(sum(abs(x)) + x[0], s)",
+    "-perspective(log(x[0]) + sum(x), s)",
+    "perspective(sum_squares(x) + exp(x[0]), s)",
+    "perspective(norm(pos(x)), s)",
+    "perspective(M * square(x[0]), s)",
+    # power cones of more than three entries, inside other functions
+    "exp(-geo_mean(x + 3, [1, 2, 3], approx=False)) + square(pos(2 - geo_mean(x + 3, approx=False)))",
+)
+
+
+@pytest.mark.filterwarnings("ignore:You are solving a parameterized problem that is not DPP")  # about Clarabel's speed
+@pytest.mark.parametrize("text", OF_TWO)
+def test_perspectives_and_long_power_cones_are_as_small_as_clarabels(text: str) -> None:
+    x, s, M = (
+        cp.Variable(3, name="x"),
+        cp.Variable(name="s", nonneg=True),
+        cp.Parameter(name="M", nonneg=True, value=0.7),
+    )
+    f = eval(text, {**vars(cp), "x": x, "s": s, "M": M})
+    near = 0.5 * cp.sum_squares(x - np.array([1.0, -0.5, 2.0])) + 0.5 * cp.square(s - 1)
+    problem = cp.Problem(cp.Minimize(f + near), [s >= 0.2])
+    layer = oc.compile(problem, inputs=problem.parameters(), outputs=[x, s], tolerance=1e-9).double()
+    found = layer(*(torch.as_tensor(p.value) for p in problem.parameters()))
+    best = float(problem.solve(solver=cp.CLARABEL, **TIGHT))
+    np.testing.assert_allclose(found[0].numpy(), x.value, atol=1e-4)
+    x.value, s.value = found[0].numpy(), found[1].numpy()
+    assert float(problem.objective.value) <= best + 1e-6 * max(1.0, abs(best))
+
+
+def test_a_quadrature_of_the_relative_entropy_is_solved_and_has_no_multipliers() -> None:
+    x, y, z = (cp.Variable(2, name=n) for n in "xyz")
+    cone = cp.constraints.RelEntrConeQuad(x, y, z, 2, 2)
+    goal = cp.sum_squares(x - 1) + cp.sum_squares(y - np.array([0.5, 1.0])) + cp.sum_squares(z + 2)
+    problem = cp.Problem(cp.Minimize(goal), [cone])
+    found = oc.compile(problem, outputs=[x, y, z], tolerance=1e-9).double()()
+    problem.solve(solver=cp.CLARABEL, **TIGHT)
+    for ours, theirs in zip(found, (x, y, z), strict=True):
+        np.testing.assert_allclose(ours.numpy(), theirs.value, atol=1e-6)
+    with pytest.raises(oc.UnsupportedError, match=r"multipliers of constraint\[0\].*second-order, semidefinite"):
+        oc.compile(problem, outputs=[x, cone])

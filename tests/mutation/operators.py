@@ -123,7 +123,10 @@ def _faults(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
 
 
 def _skipped(tree: ast.Module) -> set[int]:
-    """Ids of nodes that are no behaviour: annotations, aliases of types, decorators, and the texts of errors."""
+    """Ids of nodes that are no behaviour: annotations, aliases of types, decorators, texts of errors, and spellings.
+
+    The spellings of an atom are the examples of its generated tests.
+    """
     out: set[int] = set()
     for node in ast.walk(tree):
         dead: list[ast.AST | None] = []
@@ -135,6 +138,8 @@ def _skipped(tree: ast.Module) -> set[int]:
                 dead = [*node.decorator_list]
             case ast.AnnAssign():
                 dead = [node.annotation]
+            case ast.Call(func=ast.Name("Spelling")):
+                dead = [node]
             case ast.Assert():
                 dead = [node.msg]
             case ast.Raise():

@@ -28,6 +28,7 @@ CASES = (
     ('raise ValueError("a" + b)', {"pass"}),
     ("x: A | B = c", set()),
     ("X = A | B", set()),
+    ("y = (Spelling(text='x', data=1 + 2),)", set()),
     ("@d(1)\ndef f(a: 'b' = c) -> 'd':\n    '''Words.'''\n    return a", set()),
 )
 
