@@ -218,7 +218,7 @@ def _general(
 ) -> Plan:
     """Douglas–Rachford; where it is asked for or a factorization costs too much Davis–Yin, if it fits, or PDHG."""
     saddle = SaddleForm.of(program)
-    costs = estimate(saddle.maps)
+    costs = estimate(saddle)
     large = costs.refusal
     if isinstance(wanted, asked.DavisYin) or (wanted is None and large is not None):
         groups = TwoGroups.of(program)

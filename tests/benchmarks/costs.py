@@ -2,7 +2,8 @@
 
     python -m tests.benchmarks.costs
 
-Seconds are of the process, one thread, the least of several runs.
+Seconds are of the process, one thread: constants the least of several runs, solves a first call. `right` says that the
+plan took the faster way, or one less than twice as slow. Written to results/costs.md.
 """
 
 import time
@@ -18,6 +19,7 @@ from opteq_cvx.passes import run
 from opteq_cvx.splitting import cost
 from opteq_cvx.splitting.saddle_form import SaddleForm
 from opteq_cvx.splitting.system import factorize
+from tests.benchmarks.harness import RESULTS, machine
 
 F64 = torch.float64
 
@@ -66,41 +68,80 @@ def regression(n: int) -> tuple[cp.Problem, Tensor]:
     return cp.Problem(cp.Minimize(cp.norm1(a @ x - y) / n + 0.1 * cp.norm1(x) + 0.05 * cp.sum_squares(x))), data
 
 
+def filtering(n: int) -> tuple[cp.Problem, Tensor]:
+    """Second differences of a path, in the l1 norm."""
+    y, x = oc.Input(n, name="y"), cp.Variable(n, name="x")
+    data = torch.randn(cost.BATCH, n, dtype=F64, generator=torch.Generator().manual_seed(0)).cumsum(1)
+    return cp.Problem(cp.Minimize(0.5 * cp.sum_squares(x - y) + 2 * cp.norm1(cp.diff(x, 2)))), data
+
+
+def separating(n: int, m: int = 80) -> tuple[cp.Problem, Tensor]:
+    """Hinge losses of m margins."""
+    a, w, y = np.random.default_rng(1).normal(size=(m, n)), cp.Variable(n, name="w"), oc.Input(m, name="y")
+    data = torch.randn(cost.BATCH, m, dtype=F64, generator=torch.Generator().manual_seed(0))
+    return cp.Problem(cp.Minimize(0.5 * cp.sum_squares(w) + cp.sum(cp.pos(1 - a @ w - y)) / m)), data
+
+
 PROGRAMS = {
     "regression, n = 60": lambda: regression(60),
+    "hinge losses, n = 100": lambda: separating(100),
+    "trend filtering, n = 100": lambda: filtering(100),
     "denoising, 8 × 8": lambda: denoising(8),
+    "denoising, 20 × 20": lambda: denoising(20),
     "denoising, 32 × 32": lambda: denoising(32),
 }
 
 
-def compared(make: Callable[[], tuple[cp.Problem, Tensor]]) -> tuple[cost.Estimate, float, float]:
-    """The estimate, and the seconds of a first solve by a factorization and by products."""
+def compared(make: Callable[[], tuple[cp.Problem, Tensor]]) -> tuple[cost.Estimate, list[float], list[int]]:
+    """The estimate, and the seconds and most steps of a first solve by a factorization and by products."""
     problem, data = make()
     source = oc.explain(problem).plan.source
-    spent = []
+    spent, steps = list[float](), list[int]()
     for name in ("douglas-rachford", "primal-dual"):
         layer = oc.compile(problem, splitting=name, tolerance=1e-5).double()
         started = time.process_time()
-        layer.solve(data)
+        solution = layer.solve(data)
         spent.append(time.process_time() - started)
-    return cost.estimate(SaddleForm.of(run(source, None)).maps), spent[0], spent[1]
+        steps.append(int(solution.stats.steps.max()))
+    return cost.estimate(SaddleForm.of(run(source, None))), spent, steps
+
+
+def row(name: str) -> str:
+    """One line of the table."""
+    e, (factored, products), steps = compared(PROGRAMS[name])
+    by_products = e.refusal is not None
+    taken, other = (products, factored) if by_products else (factored, products)
+    right = "yes" if taken < cost.MARGIN * other else f"no, {taken / other:.1f} times slower"
+    promised = cost.STEPS_CURVED if e.curved else cost.STEPS_LOOSE
+    cells = [
+        f"{name} | {e.n} | {e.m}",
+        f"{e.factored:.2g} | {factored:.2g} | {cost.STEPS_FACTORED} | {steps[0]}",
+        f"{e.products:.2g} | {products:.2g} | {promised} | {steps[1]}",
+        f"{'products' if by_products else 'factorization'} | {right}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+HEAD = """
+| program | n | m | factorization: s, estimate | s | steps, estimate | steps | products: s, estimate | s \
+| steps, estimate | steps | taken | right |
+|---|---|---|---|---|---|---|---|---|---|---|---|---|
+"""
 
 
 def main() -> None:
-    """Print the constants and the comparison."""
+    """Print the constants and the comparison, and write them down."""
     torch.set_num_threads(1)
-    for name, value in constants().items():
-        print(f"{name:8s} {value:.2g}  (in use: {getattr(cost, name):.2g})")
-    print("\n| program | n | m | factorization: estimate | measured | products: estimate | measured | chosen |")
-    print("|---|---|---|---|---|---|---|---|")
-    for name, make in PROGRAMS.items():
-        e, factored, products = compared(make)
-        chosen = "products" if e.refusal else "factorization"
-        print(
-            f"| {name} | {e.n} | {e.m} | {e.factored:.2g} | {factored:.2g} "
-            f"| {e.products:.2g} | {products:.2g} | {chosen} |",
-            flush=True,
-        )
+    where = f"{machine()['processor']}, one thread, tolerance 1e-5, batch {cost.BATCH}, seconds of the process"
+    text = ["# costs", "", where, ""]
+    text += [f"- {name}: {value:.2g}, in use {getattr(cost, name):.2g}" for name, value in constants().items()]
+    print("\n".join(text), HEAD, sep="\n", end="", flush=True)
+    rows = []
+    for name in PROGRAMS:
+        rows.append(row(name))
+        print(rows[-1], flush=True)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "costs.md").write_text("\n".join(text) + "\n" + HEAD + "\n".join(rows) + "\n")
 
 
 if __name__ == "__main__":

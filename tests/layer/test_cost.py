@@ -23,6 +23,13 @@ def denoising(n: int) -> cp.Problem:
     return cp.Problem(cp.Minimize(0.5 * cp.sum_squares(image - y) + 0.1 * cp.tv(image)))
 
 
+def blurred(n: int) -> cp.Problem:
+    """Total variation of an image that is seen through sums of neighbours."""
+    y, image = oc.Input((n, n - 1), name="y"), cp.Variable((n, n), name="X")
+    seen = image[:, 1:] + image[:, :-1]
+    return cp.Problem(cp.Minimize(0.5 * cp.sum_squares(seen - y) + 0.1 * cp.tv(image)))
+
+
 @pytest.mark.parametrize(
     ("problem", "name"),
     [
@@ -31,14 +38,21 @@ def denoising(n: int) -> cp.Problem:
         (regression(600, own=True), "Douglas–Rachford"),
         (regression(1600, own=True), "PDHG"),  # 32 factors
         (denoising(8), "Douglas–Rachford"),
-        (denoising(40), "PDHG"),  # differences cost nothing beside a factor
+        (denoising(20), "PDHG"),  # differences cost nothing beside a factor, and the data make it strongly convex
+        (denoising(40), "PDHG"),
+        (blurred(20), "Douglas–Rachford"),  # as many differences, but no curvature in single pixels
     ],
-    ids=["dense", "dense, large", "own", "own, large", "differences", "differences, large"],
+    ids=["dense", "dense, large", "own", "own, large", "differences", "20 x 20", "40 x 40", "blurred"],
 )
 def test_the_cheaper_way_is_taken(problem: cp.Problem, name: str) -> None:
     plan = oc.explain(problem).plan
     assert plan.name == name
     assert "products only" in str(plan) or "numbers" in str(plan)
+
+
+def test_the_plan_says_how_many_steps_it_expects_and_why() -> None:
+    assert "300 steps against 100 (strongly convex)" in str(oc.explain(denoising(8)).plan)
+    assert "1000 steps against 100 (no strong convexity shows)" in str(oc.explain(blurred(8)).plan)
 
 
 @pytest.mark.slow
