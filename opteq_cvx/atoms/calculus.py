@@ -142,6 +142,11 @@ class Summed(Atom):
     def prox(self, v: Tensor, step: Tensor, data: Data) -> Tensor:
         return self.f.prox(v, step * data[WEIGHT] if WEIGHT in data else step, data)
 
+    @override
+    def crossing(self, v: Tensor, c: Tensor, rise: float, data: Data) -> Tensor | None:
+        one = not self.axes or self.axes == getattr(self.f, "axes", None)  # a single value of f
+        return self.f.crossing(v, c, rise, data) if one and WEIGHT not in data else None
+
 
 WEIGHT = "weight"
 """The name of `Summed`'s own datum."""

@@ -144,6 +144,13 @@ class Atom(ABC):
         """For sets: the distance to the set or a bound of it, reduced axes kept; None for functions."""
         return None
 
+    def crossing(self, v: Tensor, c: Tensor, rise: float, data: Data) -> Tensor | None:
+        """μ > 0 with f(prox_{μf}(v)) = c + rise·μ where f(v) > c, found without proxes; None: by the prox, as for all.
+
+        Anything where f(v) ≤ c; not derived.
+        """
+        return None
+
     def multiplier(self, x: Tensor, y: Tensor, data: Data) -> Tensor | None:
         """For sets {F(x) ≤ c}: λ ≥ 0 with y ∈ λ ∂F(x), reduced axes kept; None where y's norm tells it, or nothing."""
         return None

@@ -64,6 +64,28 @@ class _Root(Implicit):
         return back, -(p * back).sum(-1, keepdim=True)
 
 
+def _crossing(v: Tensor, c: Tensor, rise: float) -> Tensor:
+    """μ with ln Σ eˣ = c + aμ at x + μ·softmax(x) = v, along the last axis; a = `rise`.
+
+    There the softmax is e^(x − c − aμ), so that μ is the root of Σ ω(v − c − aμ + ln μ) = μ, of its logarithm here.
+    Convexity bounds it: (f(v) − c)/(1 + a) ≤ μ ≤ (f(v) − c)/(1/n + a).
+    """
+    whole = v.logsumexp(-1, keepdim=True)
+    excess = whole - c
+    excess = torch.where(excess > 0, excess, torch.where(excess.isnan(), excess, 1.0))
+    low, high = excess / (1.0 + rise), excess / (1.0 / v.shape[-1] + rise)
+
+    def residual(mu: Tensor) -> tuple[Tensor, Tensor]:
+        log_mu = mu.log()
+        omega = wright_omega(v - c - rise * mu + log_mu)
+        total = omega.sum(-1, keepdim=True)
+        share = (omega / (1.0 + omega)).sum(-1, keepdim=True) / total
+        return log_mu - total.log(), (1.0 - (1.0 - rise * mu) * share) / mu
+
+    room = 1.0 + 8.0 * torch.finfo(v.dtype).eps
+    return newton(residual, low / room, high * room, low, whole.abs() + c.abs())
+
+
 def _far(s: Tensor, last: Tensor) -> bool:
     """Whether ω cannot be followed from the last step; it is where nobody can look."""
     if s.device.type != "cpu" or torch.compiler.is_compiling():
@@ -104,6 +126,11 @@ class LogSumExp(Reducing):
     def prox(self, v: Tensor, step: Tensor, data: Data) -> Tensor:
         flat, t = join(v, self.axes), join(step, self.axes)
         return split(_ROOT(flat, t.expand((*flat.shape[:-1], 1))), self.axes, v.shape)
+
+    @override
+    def crossing(self, v: Tensor, c: Tensor, rise: float, data: Data) -> Tensor | None:
+        found = _crossing(join(v, self.axes), join(c, self.axes), rise)
+        return split(found, self.axes, c.shape)
 
     @override
     def conjugate(self, y: Tensor, data: Data) -> Tensor:

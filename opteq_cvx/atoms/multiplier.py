@@ -55,6 +55,9 @@ class Multiplier(Implicit):
 
         one = torch.ones_like(c)
         least = c - self.atom.value(self.atom.prox(v, 0.0 * one, data), data)
+        direct = self.atom.crossing(v, c, self.rise, data)
+        if direct is not None:
+            return torch.where(least < 0, direct, torch.where(least == 0, FACTOR**-RANGE, one))
 
         def gap(mu: Tensor) -> Tensor:
             rising = self.rise * mu + c - self.atom.value(self.atom.prox(v, mu, data), data)
