@@ -92,6 +92,10 @@ class Box(Atom):
         return v.clamp_min_(data["lower"]).clamp_max_(data["upper"])
 
     @override
+    def slope(self, v: Tensor, step: Tensor, data: Data) -> Tensor:
+        return torch.gt(v, data["lower"]).logical_and_(v < data["upper"]).to(v.dtype)
+
+    @override
     def conjugate(self, y: Tensor, data: Data) -> Tensor:
         support = torch.where(y > 0, data["upper"], data["lower"]) * y
         return torch.where(y == 0, 0.0, support)
