@@ -6,6 +6,7 @@ from torch import Tensor
 
 from opteq_cvx.atoms import Atom, Trait
 from opteq_cvx.atoms.abs import Abs
+from opteq_cvx.atoms.box import Box
 from opteq_cvx.atoms.nonneg import Nonneg
 from opteq_cvx.atoms.nonpos import Nonpos
 from opteq_cvx.splitting.forward_backward import PROJECTORS
@@ -29,6 +30,18 @@ def test_slope_is_the_derivative_of_the_prox(f: Atom, step: float, generator: to
     assert torch.equal(found, wanted)
     if f.name in PROJECTORS:
         assert set(found.unique().tolist()) <= {0.0, 1.0}
+
+
+def test_slope_of_a_box_is_the_derivative_of_its_prox_at_bounds_and_beyond(generator: torch.Generator) -> None:
+    """Bounds of each sample, infinite ones, and none between: the derivative is 0 on a bound, 1 strictly inside."""
+    low = torch.tensor([-1.0, -torch.inf, -0.2, 0.5], dtype=torch.float64)
+    data = {"lower": low, "upper": torch.tensor([1.0, 0.3, torch.inf, 0.5], dtype=torch.float64)}
+    v = torch.randn(9, 4, dtype=torch.float64, generator=generator)
+    v = torch.cat([v, *(k[:1] for k in Box().kinks(v, torch.ones(1), data))]).requires_grad_()
+    (wanted,) = torch.autograd.grad(Box().prox(v, torch.ones(1), data).sum(), v)
+    found = Box().slope(v.detach(), torch.ones(1), data)
+    assert torch.equal(found, wanted)
+    assert found.any()
 
 
 def test_float32(generator: torch.Generator) -> None:
