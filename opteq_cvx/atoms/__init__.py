@@ -37,6 +37,7 @@ TOOLS = frozenset(
         "cuts",
         "marginals",
         "multiplier",
+        "on_plane",
         "p_root",
         "primitives",
         "roots",

@@ -13,14 +13,18 @@ import torch
 from torch import Tensor
 
 from opteq_cvx.atoms import Atom, Trait, atom
+from opteq_cvx.atoms.on_plane import PIECEWISE, PREFIX, OnPlane
 from opteq_cvx.ir.frozen import EMPTY, Frozen, FrozenDict, IntArray, freeze_index
 from opteq_cvx.ir.layout import Layout, as_selection
-from opteq_cvx.ir.param import ParamExpr, is_zero
+from opteq_cvx.ir.param import ParamExpr, const, is_zero
 from opteq_cvx.ir.program import Origin, Term
 from opteq_cvx.maps.evaluate import Environment
 from opteq_cvx.splitting.scaled import precomposed
 
 AWAY = 1e2  # a constant within so many units of rounding of a set lies in it
+
+PLANES = ("simplex", "box_plane")
+"""Sets on which a piecewise linear function keeps a prox: `OnPlane`."""
 
 BOUNDS = ("lower", "upper")
 """Data of atoms that may be infinite."""
@@ -39,6 +43,7 @@ class Block(Frozen):
     data: FrozenDict = EMPTY
     interval: "Block | None" = None
     term: Term | None = None
+    plane: Term | None = None  # of `OnPlane`, the set beside `term`
 
     @property
     def exprs(self) -> tuple[ParamExpr, ...]:
@@ -111,6 +116,8 @@ class Block(Frozen):
         its normal cone.
         """
         event, found = (w.shape[0], *self.index.shape), list[tuple[Term, Tensor, Tensor]]()
+        if self.plane is not None and self.term is not None:
+            return self._halves(self.plane, self.term, w.reshape(event), y.reshape(event), theta)
         if self.interval is not None and self.interval.term is not None:
             inner = self.interval.exprs
             data = list(theta)[len(theta) - len(inner) :]
@@ -131,6 +138,20 @@ class Block(Frozen):
             found.append((self.term, x if b is None else x + b, g))
         return found
 
+    def _halves(
+        self, plane: Term, term: Term, x: Tensor, y: Tensor, theta: Sequence[Tensor]
+    ) -> list[tuple[Term, Tensor, Tensor]]:
+        """y ∈ ∂(wf)(x + o) + τa + N(x) in its parts: the set has τa and, at a bound, what is not f's slope there."""
+        f = self.f
+        assert isinstance(f, OnPlane)
+        data = {key: _align(value, self.index.ndim + 1) for key, value in zip(self.data, theta, strict=True)}
+        normal = f.level(x + y, x.new_ones((1,) * x.ndim), data) * data["normal"]
+        slope = torch.func.vjp(lambda x: f.own(x, data), x)[1](torch.ones_like(x))[0]
+        rest = y - normal - slope
+        outward = ((x <= data["lower"]) & (rest < 0)) | ((x >= data["upper"]) & (rest > 0))
+        share = normal + torch.where(outward, rest, 0.0)
+        return [(plane, x, share), (term, x + data["offset"] if "offset" in data else x, y - share)]
+
     def _step(self, step: Tensor) -> Tensor:
         ones = (1,) * self.index.ndim
         if step.ndim == 1:
@@ -144,6 +165,8 @@ class Block(Frozen):
 
     def negative_weight(self, theta: Sequence[Tensor]) -> Tensor | None:
         """(1|B,) whether some weight is negative, None where there is no weight to check."""
+        if self.plane is not None and "weight" in self.data:
+            return _any(theta[list(self.data).index("weight")] < 0)
         if self.weight is None:
             return None
         return _any(theta[0] < 0)
@@ -233,7 +256,34 @@ def _merge(blocks: list[Block], new: Block) -> list[Block] | Overlap:
         )
         if fits and np.array_equal(outer.index, inner.index):
             return [*rest, replace(inner, interval=outer)]
+        if plain and outer.f.name in PLANES and np.array_equal(outer.index, inner.index):
+            joint = _on_plane(inner, outer)
+            if joint is not None:
+                return [*rest, joint]
     return Overlap(f"{new.origin} and {old.origin} act on the same coordinates")
+
+
+def _on_plane(inner: Block, outer: Block) -> Block | None:
+    """A piecewise linear function beside a simplex, or a box with a plane, on the same coordinates."""
+    if (
+        inner.f.name not in PIECEWISE
+        or inner.scale is not None
+        or inner.interval is not None
+        or outer.weight is not None
+    ):
+        return None
+    shape, data = inner.index.shape, dict(outer.data)
+    if outer.f.name == "simplex":
+        data |= {
+            "lower": const(np.zeros(shape)),
+            "upper": const(np.full(shape, np.inf)),
+            "normal": const(np.ones(shape)),
+        }
+    data |= {k: e for k, e in (("weight", inner.weight), ("offset", inner.offset)) if e is not None}
+    data |= {PREFIX + key: e for key, e in inner.data.items()}
+    f = OnPlane(inner.f, getattr(outer.f, "axes", (-1,)), getattr(outer.f, "below", False))
+    origin = Origin(f"{inner.origin.where}, {outer.origin.where}", f"{inner.origin.text}; {outer.origin.text}")
+    return Block(f, inner.index, origin, data=FrozenDict(data), term=inner.term, plane=outer.term)
 
 
 def evaluate(blocks: Sequence[Block], env: Environment) -> tuple[Tensor, ...]:

@@ -11,7 +11,7 @@ left out with a word; one that is slower than the budget for a batch is not aske
 import argparse
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -88,28 +88,41 @@ def measure(work: Workload, batches: Sequence[int], tolerance: float, budget: fl
     reference, rows = Reference(work), list[Row]()
     for who, build in contenders(work, tolerance).items():
         try:
-            begin = time.perf_counter()
-            forward = build()
-            setup = time.perf_counter() - begin
-            value, gradient = reference.errors(forward)
-        except Exception as missing:  # whatever a peer raises: not installed, not able to, not converged
+            for row in timings(work, who, build, reference, batches, budget):
+                rows.append(row)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as missing:  # whatever a peer raises, panics of compiled code included: not able to
             print(f"{work.name}: {who} left out, {type(missing).__name__}: {str(missing)[:120]}", flush=True)
-            continue
-        note = f"set-up {setup:.2g} s"
-        for batch in batches:
-            values = work.data(batch, torch.Generator().manual_seed(11))
-            spent = 0.0
-            for kind, make in (("forward", only), ("forward + backward", both)):
-                if kind != "forward" and np.isnan(gradient):
-                    continue
-                begin = time.perf_counter()
-                times = timed(make(forward, values), repeats=9, warm=1, budget_s=budget / 2)
-                spent += time.perf_counter() - begin
-                name = f"{work.name}, {kind}"
-                rows.append(Row(name, who, work.size, batch, "float64", *times, value, gradient, note))
-            if spent > 4 * budget:
-                break
     return rows
+
+
+def timings(
+    work: Workload,
+    who: str,
+    build: Callable[[], Forward],
+    reference: Reference,
+    batches: Sequence[int],
+    budget: float,
+) -> Iterator[Row]:
+    """The rows of one contender; those before an error are kept."""
+    begin = time.perf_counter()
+    forward = build()
+    setup = time.perf_counter() - begin
+    value, gradient = reference.errors(forward)
+    note = f"set-up {setup:.2g} s"
+    for batch in batches:
+        values = work.data(batch, torch.Generator().manual_seed(11))
+        spent = 0.0
+        for kind, make in (("forward", only), ("forward + backward", both)):
+            if kind != "forward" and np.isnan(gradient):
+                continue
+            begin = time.perf_counter()
+            times = timed(make(forward, values), repeats=9, warm=1, budget_s=budget / 2)
+            spent += time.perf_counter() - begin
+            yield Row(f"{work.name}, {kind}", who, work.size, batch, "float64", *times, value, gradient, note)
+        if spent > 4 * budget:
+            return
 
 
 def main() -> None:
