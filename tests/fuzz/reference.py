@@ -41,14 +41,12 @@ def reference(problem: cp.Problem, *, again: bool) -> Reference:
             variable.save_value(None)  # CVXPY's sum_largest of a matrix fails where there are values to start from
         try:
             problem.solve(solver="CLARABEL", ignore_dpp=not once, **options)
-        except cp.error.SolverError:
+        except cp.error.SolverError:  # the problem keeps the status of its last solve
             continue
         if problem.status in SURE:
-            break
-    if problem.status not in SURE:
-        return polished(problem)
-    points = {v.name(): np.asarray(dense(v.value)) for v in problem.variables() if v.value is not None}
-    return Reference(str(problem.status), float(problem.value), points)
+            points = {v.name(): np.asarray(dense(v.value)) for v in problem.variables() if v.value is not None}
+            return Reference(str(problem.status), float(problem.value), points)
+    return polished(problem)
 
 
 def polished(problem: cp.Problem) -> Reference:
@@ -57,3 +55,18 @@ def polished(problem: cp.Problem) -> Reference:
     return Reference(
         STATUS.get(exact.status, "error"), exact.objective, dict(zip(names, exact.variables, strict=False))
     )
+
+
+def distance(problem: cp.Problem) -> float:
+    """How far the variables' values are from the feasible set, the largest relative change of a variable; or inf.
+
+    A constraint may change much where its argument changes little (a logarithm near 0).
+    """
+    variables = problem.variables()
+    here = [np.asarray(dense(v.value)) for v in variables]
+    goal = sum(cp.sum_squares(v - p) for v, p in zip(variables, here, strict=True))
+    found = solve_exact(cp.Problem(cp.Minimize(goal), problem.constraints), variables)
+    if not found.status.solved:
+        return float("inf")
+    pairs = zip(found.outputs, here, strict=True)
+    return max(float(np.abs(a - b).max(initial=0.0)) / max(1.0, float(np.abs(b).max(initial=0.0))) for a, b in pairs)

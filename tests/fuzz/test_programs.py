@@ -1,5 +1,6 @@
 """A bounded, deterministic run of the fuzzer: nothing may be wrong, nothing may crash."""
 
+import cvxpy as cp
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -9,6 +10,7 @@ import opteq_cvx as oc
 from tests.fuzz.check import exactly, examine
 from tests.fuzz.program import random_program
 from tests.fuzz.records import BAD, CLASSES
+from tests.fuzz.reference import distance, reference
 from tests.fuzz.run import run
 from tests.fuzz.source import Source, shrink
 
@@ -55,3 +57,27 @@ def test_a_record_replays_its_program() -> None:
 def test_shrinking_finds_the_smallest_list() -> None:
     found = shrink([5, 0, 9, 7, 1, 9, 3], lambda c: c.count(9) >= 2)
     assert found == [9, 9]
+
+
+def test_a_reference_that_fails_is_not_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, p = cp.Variable(2), cp.Parameter(2)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x) + p @ x), [x <= 1])
+    p.value = np.ones(2)
+    assert reference(problem, again=True).value == pytest.approx(-0.5)
+
+    def fails(*_: object, **__: object) -> None:
+        raise cp.error.SolverError
+
+    monkeypatch.setattr(cp.Problem, "solve", fails)
+    p.value = np.array([-1.0, 2.0])
+    assert reference(problem, again=True).value == pytest.approx(-1.25)
+
+
+def test_feasibility_is_also_a_distance() -> None:
+    x = cp.Variable(2)
+    problem = cp.Problem(cp.Minimize(cp.sum(x)), [cp.sum(cp.log(x)) >= -16])
+    x.value = np.array([0.5e-9, 100.0])
+    assert float(problem.constraints[0].violation()) > 0.5
+    assert distance(problem) < 1e-8
+    x.value = np.array([0.5e-9, 1.0])
+    assert distance(problem) > 1e-8
