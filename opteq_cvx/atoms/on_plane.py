@@ -14,17 +14,22 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from opteq_cvx.atoms.axes import join, split
 from opteq_cvx.atoms.box_plane import BoxPlane
 from opteq_cvx.atoms.contract import Atom, Data
 from opteq_cvx.atoms.multiplier import crossing
 from opteq_cvx.atoms.primitives import clip, underived
-from opteq_cvx.atoms.roots import may_stop, newton
+from opteq_cvx.atoms.roots import may_stop
+from opteq_cvx.atoms.threshold import plane_level
 
 PREFIX = "f."
 """Before the names of f's own data."""
 
 PIECEWISE = ("abs", "pos", "deadzone", "hinges")
 """Functions whose prox is piecewise linear, so that the plane's root has a derivative of every order on each piece."""
+
+SLOPES = {"abs": (-1.0, 1.0), "pos": (0.0, 1.0)}
+"""Slopes below and above the kink of functions that have one."""
 
 FARTHER, RANGE = 4.0, 60
 """The bracket grows by this factor, at most so often."""
@@ -46,7 +51,7 @@ class OnPlane(Atom):
 
     name = "on_plane"
     formula = "w f(x + o) + ι{l ≤ x ≤ u, ⟨a, x⟩ = b}"
-    cost = "O(n) a step of the root, about ten steps"
+    cost = "O(n log n); O(n) a step of the root in large batches"
     source = "Patriksson 2008, section 2"
     traits = frozenset()
 
@@ -77,6 +82,8 @@ class OnPlane(Atom):
     def level(self, v: Tensor, step: Tensor, data: Data) -> Tensor:
         """τ, the plane's multiplier times the step, in the reduced shape; without derivative."""
         v, step, data = v.detach(), step.detach(), _still(data)
+        if self.f.name in SLOPES:
+            return self._by_pieces(v, step, data, *SLOPES[self.f.name])
         a = data["normal"] + torch.zeros_like(v)
 
         def fallen(tau: Tensor) -> Tensor:
@@ -95,27 +102,26 @@ class OnPlane(Atom):
             low, at_low = torch.where(before, high, low), torch.where(before, at_high, at_low)
             high = torch.where(before, FARTHER * high, high)
             at_high = torch.where(before, fallen(high), at_high)
-        if self.f.slope(v, step, self._data(data)) is None:
-            return torch.where(active, crossing(fallen, low, at_low, high, at_high), 0.0)
+        return torch.where(active, crossing(fallen, low, at_low, high, at_high), 0.0)
 
-        def residual(tau: Tensor) -> tuple[Tensor, Tensor]:
-            u = v - tau * a
-            x = self._entry(u, step, data)
-            rate = self._rate(u, x, step, data)
-            gap = data["total"] - (a * x).sum(self.axes, keepdim=True)
-            return gap, (a * a * rate).sum(self.axes, keepdim=True)
+    def _by_pieces(self, v: Tensor, step: Tensor, data: Data, below: float, above: float) -> Tensor:
+        """τ for f of slopes `below` and `above` its one kink k, by boxes of twice as many entries.
 
-        size = (a * v).abs().amax(self.axes, keepdim=True) / size.clamp_min(torch.finfo(v.dtype).tiny)
-        root = newton(residual, torch.minimum(low, high), torch.maximum(low, high), high, size)
-        return torch.where(active, root, 0.0)
-
-    def _rate(self, u: Tensor, x: Tensor, step: Tensor, data: Data) -> Tensor:
-        """The derivative of p at u, entry by entry, 0 or 1, where f knows its own; x = p(u)."""
+        On the box [l, h], p(u) = clip(u − t·below, l, k) + clip(u − t·above, k, h) − k.
+        """
         t = step * data["weight"] if "weight" in data else step
-        shifted = u + data["offset"] if "offset" in data else u
-        own = self.f.slope(shifted, t, self._data(data))
-        assert own is not None
-        return torch.where((x > data["lower"]) & (x < data["upper"]), own, 0.0)
+        low, high, a = (
+            data["lower"] + torch.zeros_like(v),
+            data["upper"] + torch.zeros_like(v),
+            data["normal"] + torch.zeros_like(v),
+        )
+        kink = clip(-data["offset"] if "offset" in data else torch.zeros_like(v), low, high)
+        halves = ((v - below * t, v - above * t), (low, kink), (kink, high), (a, a))
+        joined = (torch.cat([join(h + torch.zeros_like(v), self.axes) for h in half], dim=-1) for half in halves)
+        total = data["total"] + (a * kink).sum(self.axes, keepdim=True)
+        v2, low2, high2, a2 = joined
+        found = split(plane_level(v2, low2, high2, a2, join(total, self.axes)), self.axes, total.shape)
+        return found.clamp(min=0.0) if self.below else found
 
     def _entry(self, u: Tensor, step: Tensor, data: Data) -> Tensor:
         """The prox of f and the box."""
