@@ -73,6 +73,14 @@ def test_a_reference_that_fails_is_not_the_one_before(monkeypatch: pytest.Monkey
     assert reference(problem, again=True).value == pytest.approx(-1.25)
 
 
+def test_what_the_exact_solver_cannot_read_has_no_reference() -> None:
+    """CVXPY 1.9 does not canonicalize this `cumsum`; such a program says nothing about the layer."""
+    x = cp.Variable(2)
+    stacked = cp.cumsum(cp.hstack([x[0], x[1]]), axis=0)
+    problem = cp.Problem(cp.Minimize(cp.quad_form(stacked, cp.psd_wrap(np.eye(2))) + cp.sum_squares(x - 1)))
+    assert reference(problem, again=True).status == "error"
+
+
 def test_feasibility_is_also_a_distance() -> None:
     x = cp.Variable(2)
     problem = cp.Problem(cp.Minimize(cp.sum(x)), [cp.sum(cp.log(x)) >= -16])
