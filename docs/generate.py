@@ -16,6 +16,12 @@ INTRODUCTIONS = {
     "maros_meszaros": "Quadratic programs of the Maros–Mészáros set beside OSQP and SCS.",
     "total_variation": "Total variation in two dimensions, to a proven duality gap.",
     "compile_size": "Time and memory of compiling large programs.",
+    "convolution": "The convolutional layer beside torchdeq and a loop written by hand.",
+    "conv_training": "The convolutional layer and an explicit network of as many weights, by one recipe.",
+    "scaling": "How the time of a call and its gradients grows with size, batch and tolerance.",
+    "costs": "Measured programs beside the planner's choices.",
+    "loop": "What the loop costs beside its matrix products.",
+    "training": "Networks at equal parameter count, by one recipe.",
 }
 """What each file of results is about; a file without an entry is shown under its name alone."""
 
@@ -32,6 +38,8 @@ def write(root: Path, out: Path) -> None:
     (out / "notebooks.md").write_text(_notebooks(root))
     (out / "gallery.md").write_text(_gallery(root))
     (out / "benchmarks.md").write_text(_benchmarks(root))
+    for picture in (root / "tests" / "benchmarks" / "results").glob("*.png"):
+        shutil.copy(picture, out / picture.name)
     (out / "atoms.md").write_text(f"# Atoms\n\nFunctions with a proximal map of their own.\n\n{markdown()}")
     changes = (root / "CHANGELOG.md").read_text()
     (out / "changes.md").write_text(changes)
