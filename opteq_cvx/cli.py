@@ -104,19 +104,13 @@ def train(options: argparse.Namespace) -> int:
 
     file, sizes = _problem(options)
     data = load_data(options.data, options.data_dir, per_class=options.per_class)
-    torch.manual_seed(options.seed)
-    layer = compile_problem(*file.declare(**sizes), tolerance=options.tolerance)
     if options.mirror and data.image is None:
         found = f"--mirror and samples of {data.name}, which are not images"
         raise InputError(message(found, "images", "drop --mirror"))
-    model = Classifier(
-        layer,
-        features=data.features,
-        classes=data.classes,
-        pool=options.pool,
-        normalize=options.normalize,
-        mirror=data.image if options.mirror else None,
-    )
+    torch.manual_seed(options.seed)
+    layer = compile_problem(*file.declare(**sizes), tolerance=options.tolerance)
+    how = {"pool": options.pool, "normalize": options.normalize, "mirror": data.image if options.mirror else None}
+    model = Classifier(layer, features=data.features, classes=data.classes, **how)
     model.standardize(data.train.x)
     run = train_model(
         model,

@@ -110,11 +110,7 @@ class OnPlane(Atom):
         On the box [l, h], p(u) = clip(u − t·below, l, k) + clip(u − t·above, k, h) − k.
         """
         t = step * data["weight"] if "weight" in data else step
-        low, high, a = (
-            data["lower"] + torch.zeros_like(v),
-            data["upper"] + torch.zeros_like(v),
-            data["normal"] + torch.zeros_like(v),
-        )
+        low, high, a = (data[key] + torch.zeros_like(v) for key in ("lower", "upper", "normal"))
         kink = clip(-data["offset"] if "offset" in data else torch.zeros_like(v), low, high)
         halves = ((v - below * t, v - above * t), (low, kink), (kink, high), (a, a))
         joined = (torch.cat([join(h + torch.zeros_like(v), self.axes) for h in half], dim=-1) for half in halves)

@@ -40,7 +40,11 @@ def split(x: cp.Variable, held: cp.Parameter, price: cp.Parameter) -> Made:
     return price * cp.sum(cp.pos(x - held)) + 2 * price * cp.sum(cp.neg(x - held)), [x >= 0, cp.sum(x) == 1]
 
 
-CASES = [trading, by_kind, capped, budget, slack, split]
+def tolerant(x: cp.Variable, held: cp.Parameter, price: cp.Parameter) -> Made:
+    return price * cp.sum(cp.pos(cp.abs(x - held) - 0.1)), [x >= 0, cp.sum(x) == 1]
+
+
+CASES = [trading, by_kind, capped, budget, slack, split, tolerant]
 
 
 def declared(case: Callable[[cp.Variable, cp.Parameter, cp.Parameter], Made], **options: object) -> oc.EquilibriumLayer:
