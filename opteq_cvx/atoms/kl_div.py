@@ -9,7 +9,7 @@ from typing_extensions import override
 from opteq_cvx.atoms.arguments import stacked
 from opteq_cvx.atoms.contract import Atom, Data, Recognized, Spelling, Trait
 from opteq_cvx.atoms.primitives import indicator
-from opteq_cvx.atoms.roots import Implicit, newton
+from opteq_cvx.atoms.roots import Implicit, exp_root, newton
 from opteq_cvx.ir.tree import Node
 
 
@@ -31,14 +31,16 @@ class _Root(Implicit):
         low = torch.maximum(least, torch.clamp((a - b) / t, max=0.0))
         root = torch.hypot(b - t, 2.0 * (t * torch.relu(a)).sqrt())  # of t·w² + (b − t)w = a, an upper bound of eˢ
         most = torch.where(b > t, 2.0 * torch.relu(a) / (b - t + root), 0.5 * (t - b + root) / t)
-        high = torch.maximum(torch.where(a > 0, most.clamp(min=1.0).log(), a / t), low)
+        high = torch.where(a > 0, most.clamp(min=1.0).log(), a / t)
+        high = torch.where(b > t, torch.minimum(high, exp_root(a / t, torch.relu(b / t - 1.0))), high)  # without t·w²
+        high = torch.where(origin, low, torch.maximum(high, low))  # no steps where there is no root
 
         def residual(s: Tensor) -> tuple[Tensor, Tensor]:
             w = s.exp()
             y = b + t * torch.expm1(s)
             return t * s - a + w * y, t + w * (y + t * w)
 
-        s = newton(residual, low, high)
+        s = newton(residual, low, high, high)  # convex: the steps fall to the root
         y = torch.relu(b + t * torch.expm1(s))
         x = torch.where(s > 0, torch.relu(a - t * s), s.exp() * y)
         y = torch.where(s > 0, x * (-s).exp(), y)

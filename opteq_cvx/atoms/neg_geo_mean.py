@@ -38,9 +38,10 @@ class _Root(Implicit):
             f = s - t.log() - torch.xlogy(w, x).sum(-1, keepdim=True)
             return f, _share(v, x, w)
 
-        s = newton(residual, low, high, high)
-        k = _polished(s.exp(), v, t, w)
         lost = (step <= 0) | (residual(low)[0] >= 0)
+        low = torch.where(lost, high, low)  # no steps where there is no root
+        s = newton(residual, low, high, high, 1.0 + t.log().abs())
+        k = _polished(s.exp(), v, t, w)
         return torch.where(lost, torch.where(v.isnan().any(-1, keepdim=True), torch.nan, 0.0), k)
 
     def _partials(self, k: Tensor, inputs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:

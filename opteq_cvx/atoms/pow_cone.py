@@ -67,7 +67,7 @@ class _Projection(Implicit):
             rest = height - u
             return torch.where(near, mean - rest.log(), s - mean), torch.where(near, slope + u / rest, 1.0 - slope)
 
-        u = torch.minimum(newton(residual, low.log(), high.log()).exp(), high)
+        u = torch.minimum(newton(residual, low.log(), high.log(), high.log() - 1.5).exp(), high)
         point = torch.cat([*sides(u), torch.copysign(torch.where(near, height - u, u), z)], dim=-1) * size
         x, y, z = v.split(1, dim=-1)
         bottom = torch.cat([torch.where(x <= 0, 0.0, x), torch.where(y <= 0, 0.0, y), z - z], dim=-1)

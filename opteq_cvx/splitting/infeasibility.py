@@ -4,8 +4,9 @@ When a program has no solution the steps T(z) − z tend to a nonzero vector; it
 (Banjac, Goulart, Stellato, Boyd, *Infeasibility detection in ADMM for convex optimization*, JOTA 183, 2019):
     primal: Kᵀȳ = 0 and σ_dom g(ȳ) < ⟨b, ȳ⟩        dual: Px̄ = 0 and ⟨q, x̄⟩ + rec g(Kx̄) < 0.
 Support and recession functions come from the proxes alone, by looking far along the ray: ⟨ȳ, Π(w + tȳ)⟩ increases to
-σ(ȳ), and (g(w + tx̄) − g(w)) / t to rec g(x̄); so every atom has them. Where a domain goes on for ever along a part of
-ȳ, σ(ȳ) is infinite, which t is too short to show for a small part: that part itself, Π_rec(ȳ), has to vanish.
+σ(ȳ), and (g(w + tx̄) − g(w)) / t to rec g(x̄); so every atom has them. What falls to a bound, as eˣ does, has stopped
+falling far along the ray; −ln x, whose recession function is 0 as well, has not. Where a domain goes on for ever along
+a part of ȳ, σ(ȳ) is infinite, which t is too short to show for a small part: that part itself, Π_rec(ȳ), has to vanish.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,6 +23,8 @@ from opteq_cvx.splitting.sizes import top
 FAR = 1e4  # how far along a ray, in units of the point's own size
 REACH = 10.0  # the same for values, which grow
 OUTSIDE = 1e-3  # a ray leaves a domain where so large a part of it points outside
+FARTHER = 10.0  # once more as far, to see whether values still fall there
+STILL = 2e-3  # they do where their slope is this part of that on the way; −ln x has 1e-2 and more
 CERTAIN = 1e-6  # tolerance of a certificate, where the precision allows it
 TINY = 1e-10  # the step with which a function's prox becomes the projection onto its domain
 
@@ -69,24 +72,26 @@ def judge(
     small, q, b = torch.finfo(w.dtype).tiny, moved.q, moved.b
     in_y, in_x = (1.0 / _norm(d).clamp_min(small)[:, None] for d in (dy, dx))
     y, x = dy * in_y, dx * in_x
-    support, slope, leaves, endless = _along(blocks, rest, w, y, moved.kx * in_x, tolerance * moved.row_size)
+    support, slope, later, leaves, endless = _along(blocks, rest, w, y, moved.kx * in_x, tolerance * moved.row_size)
     offset = (b * y).sum(1)
     margin = tolerance * (1.0 + _norm(b.expand_as(y)))
     orthogonal = (top(moved.ky * in_y) <= tolerance * moved.k_size.clamp_min(1.0)) & (endless <= tolerance)
     primal = orthogonal & (offset - support > margin)
-    descent = (q * x).sum(1) + slope
+    linear = (q * x).sum(1)
+    descent = linear + slope
     curved = top(moved.px * in_x) > tolerance * moved.p_size.clamp_min(1.0)
     dual = ~curved & ~leaves & (descent < -tolerance * (1.0 + _norm(q.expand_as(x))))
+    dual = dual & (linear + later <= STILL * descent)
     moving = (_norm(dy) > 0, _norm(dx) > 0)
     return Drift(primal & moving[0], dual & moving[1], x, y)
 
 
 def _along(
     blocks: Sequence[Block], rest: Sequence[Tensor], w: Tensor, y: Tensor, d: Tensor, noise: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """σ_dom g(y), rec g(d), whether d leaves dom g, and the size of the part of y along which dom g goes on for ever,
-    each (B,); d is known up to `noise` (1|B, m)."""
-    support, slope, endless = (w.new_zeros(w.shape[0]) for _ in range(3))
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """σ_dom g(y), rec g(d), the slope of g far along d, whether d leaves dom g, and the size of the part of y along
+    which dom g goes on for ever, each (B,); d is known up to `noise` (1|B, m)."""
+    support, slope, later, endless = (w.new_zeros(w.shape[0]) for _ in range(4))
     leaves = torch.zeros(w.shape[0], dtype=torch.bool, device=w.device)
     values = list(rest)
     for block in blocks:
@@ -104,8 +109,11 @@ def _along(
         outside = _norm(target - reached) > t[:, 0] * torch.maximum(OUTSIDE * _norm(move), blur)
         leaves = leaves | (outside & (_norm(move) > blur))  # onto moves points by TINY, where the ray does not
         if Trait.SET not in block.f.traits:
-            slope = slope + (block.value(reached, own) - block.value(onto(here), own)) / t[:, 0]
-    return support, slope, leaves, endless
+            near, there = block.value(onto(here), own), block.value(reached, own)
+            beyond = block.value(onto(here + FARTHER * t * move), own)
+            slope = slope + (there - near) / t[:, 0]
+            later = later + (beyond - there) / ((FARTHER - 1.0) * t[:, 0])
+    return support, slope, later, leaves, endless
 
 
 def _endless(

@@ -11,7 +11,11 @@ from opteq_cvx.verify.spelled import Case, cases
 
 
 def gradients(cls: type[Atom]) -> None:
-    """The derivatives of the prox in point, step and data, to second order, reverse, forward and batched."""
+    """The derivatives of the prox in point, step and data, to second order, reverse, forward and batched.
+
+    Second derivatives are compared along random directions of points, steps, data and cotangents: a wrong entry shows
+    in them, at a fifth of the time.
+    """
     for case in cases(cls):
         v, step = normal(case, (2,), seed=3).requires_grad_(), steps(case, (2,)).requires_grad_()
         names = list(case.data)
@@ -25,7 +29,7 @@ def gradients(cls: type[Atom]) -> None:
             torch.autograd.gradcheck(
                 prox, (v, step, *data), check_forward_ad=True, check_batched_grad=True, rtol=1e-4, atol=1e-6
             )
-            torch.autograd.gradgradcheck(prox, (v, step, *data), rtol=1e-3, atol=1e-5)
+            torch.autograd.gradgradcheck(prox, (v, step, *data), rtol=1e-3, atol=1e-5, fast_mode=True)
 
 
 def derivative_at_kinks(cls: type[Atom]) -> None:

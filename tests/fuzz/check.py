@@ -62,10 +62,17 @@ class Outcome:
     text: str = ""
 
 
-def examine(source: Source, *, wild: bool = False, gradients: bool = False, repeat: tuple[str, ...] = ALL) -> Outcome:
-    """Make the source's program and classify it."""
+def examine(
+    source: Source,
+    *,
+    wild: bool = False,
+    gradients: bool = False,
+    repeat: tuple[str, ...] = ALL,
+    limit: float = SLOW,
+) -> Outcome:
+    """Make the source's program and classify it; "slow" from `limit` seconds of this process for solving."""
     out = Outcome()
-    with warnings.catch_warnings(), alarm(SLOW + CHECKS, "all checks"):
+    with warnings.catch_warnings(), alarm(limit + CHECKS, "all checks"):
         warnings.simplefilter("ignore")
         try:
             made = make(source, wild=wild)
@@ -74,7 +81,7 @@ def examine(source: Source, *, wild: bool = False, gradients: bool = False, repe
         else:
             out.kind, out.labels, out.text = made.kind, made.labels, made.text
             try:
-                classify(made, out, gradients=gradients, repeat=repeat)
+                classify(made, out, gradients=gradients, repeat=repeat, limit=limit)
             except Exception as error:
                 place = traceback.extract_tb(error.__traceback__)[-1]
                 out.verdict = "slow" if isinstance(error, TimeUpError) else "crashed"
@@ -83,10 +90,10 @@ def examine(source: Source, *, wild: bool = False, gradients: bool = False, repe
     return out
 
 
-def classify(made: Made, out: Outcome, *, gradients: bool, repeat: tuple[str, ...]) -> None:
+def classify(made: Made, out: Outcome, *, gradients: bool, repeat: tuple[str, ...], limit: float) -> None:
     """Fill the outcome of a program."""
     begin = time.process_time()
-    with alarm(SLOW, "compiling and solving"):
+    with alarm(limit, "compiling and solving"):
         try:
             layer = compiled(made, out)
         except CompileError as error:

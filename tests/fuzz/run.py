@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import torch
 
-from tests.fuzz.check import Outcome, examine
+from tests.fuzz.check import SLOW, Outcome, examine
 from tests.fuzz.program import make
 from tests.fuzz.records import Record
 from tests.fuzz.repeat import chosen
@@ -15,10 +15,11 @@ from tests.fuzz.source import Source, shrink
 GRADIENTS = 6  # one program in so many is differentiated, too
 
 
-def run(seed: int, *, wild: bool = False, gradients: bool | None = None) -> Outcome:
+def run(seed: int, *, wild: bool = False, gradients: bool | None = None, limit: float = SLOW) -> Outcome:
     """The outcome of a seed."""
     wanted = seed % GRADIENTS == 0 if gradients is None else gradients
-    out = examine(Source(rng=np.random.default_rng(seed)), wild=wild, gradients=wanted, repeat=chosen(seed))
+    source = Source(rng=np.random.default_rng(seed))
+    out = examine(source, wild=wild, gradients=wanted, repeat=chosen(seed), limit=limit)
     out.seed = seed
     return out
 

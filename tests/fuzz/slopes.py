@@ -37,7 +37,7 @@ def differentiated(made: Made, layer: Any, arrays: list[torch.Tensor], order: li
     slope = sum(float((g[0].numpy() * m).sum()) for g, m in zip(grads, moves, strict=True) if g is not None)
 
     def phi(t: float) -> float:
-        values = {b.inputs[i]: a[0].numpy() + t * m for i, a, m in zip(order, arrays, moves, strict=True)}
+        values = {b.inputs[i]: np.asarray(a[0].numpy() + t * m) for i, a, m in zip(order, arrays, moves, strict=True)}
         found = solve_exact(problem, variables, values)
         if not found.outputs:
             return float("nan")

@@ -78,3 +78,28 @@ def test_a_loose_tolerance_does_not_call_a_flat_program_unbounded(tolerance: flo
         accuracy = certainty(tolerance, torch.float64)
         found.append(bool(certify([], theta, still, ray, still, accuracy).unbounded))
     assert found == [False, True]
+
+
+FALLS = {"log": True, "sqrt": True, "linear": True, "exp": False, "logistic": False, "inverse": False}
+
+
+@pytest.mark.filterwarnings("ignore::opteq_cvx.errors.SolveWarning")
+@pytest.mark.parametrize("name", list(FALLS))
+@pytest.mark.parametrize("splitting", [oc.DavisYin(), oc.DouglasRachford(), oc.ForwardBackward()], ids=repr)
+def test_a_bound_that_is_never_attained_is_no_unboundedness(name: str, splitting: object) -> None:
+    """−ln x and −√x fall for ever, though ever less; eˣ, ln(1 + eˣ) and 1/x end at 0."""
+    x = cp.Variable(3, name="x")
+    f = {
+        "log": -cp.log(x),
+        "sqrt": -cp.sqrt(x),
+        "linear": -x,
+        "exp": cp.exp(-x),
+        "logistic": cp.logistic(-x),
+        "inverse": cp.inv_pos(x),
+    }[name]
+    shift = oc.Input(3, name="shift")
+    problem = cp.Problem(cp.Minimize(cp.sum(f) + 0 * cp.sum(shift)), [x >= -1])
+    layer = oc.compile(problem, splitting=splitting, tolerance=1e-8, max_steps=400).double()  # type: ignore[arg-type]
+    status = layer.solve(torch.zeros(3, dtype=torch.float64)).status[()]
+    expected = (Status.DUAL_INFEASIBLE,) if FALLS[name] else (Status.CONVERGED, Status.MAX_STEPS)
+    assert status in expected, status
