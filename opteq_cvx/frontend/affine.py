@@ -8,12 +8,12 @@ import cvxpy as cp
 
 from opteq_cvx.errors import UnsupportedError
 from opteq_cvx.frontend.affine_fallback import extracted
-from opteq_cvx.frontend.affine_products import PRODUCT_RULES
-from opteq_cvx.frontend.affine_shapes import SHAPE_RULES
 from opteq_cvx.frontend.hoist import hoist
 from opteq_cvx.frontend.names import arguments, entry
 from opteq_cvx.frontend.scope import Scope, complex_values
 from opteq_cvx.ir import affine as aff
+from opteq_cvx.ir.affine_products import PRODUCT_RULES
+from opteq_cvx.ir.affine_shapes import SHAPE_RULES
 from opteq_cvx.ir.linmap import LinearMap
 from opteq_cvx.ir.program import Affine
 

@@ -13,11 +13,11 @@ import numpy as np
 import scipy.sparse as sp
 
 from opteq_cvx.errors import UnsupportedError, message
-from opteq_cvx.frontend.affine_shapes import positions, reshaping
 from opteq_cvx.frontend.hoist import hoist
 from opteq_cvx.frontend.names import arguments
 from opteq_cvx.frontend.scope import Scope, text
 from opteq_cvx.ir import act
+from opteq_cvx.ir.affine_shapes import positions, reshaping
 from opteq_cvx.ir.frozen import Array, FrozenDict, IntArray, Shape, size
 from opteq_cvx.ir.linmap import Adjoint, LinearMap, Sparse, compose, diagonal, gather
 from opteq_cvx.ir.param import Apply, const, multiply

@@ -13,8 +13,6 @@ import numpy as np
 from cvxpy.atoms.affine.wraps import symmetric_wrap
 
 from opteq_cvx.errors import UnsupportedError, message
-from opteq_cvx.frontend.affine_products import reciprocal
-from opteq_cvx.frontend.affine_shapes import reshaping, summing
 from opteq_cvx.frontend.cone_form import ConeForm, ConeRows, cone_form, epigraph, structured
 from opteq_cvx.frontend.convex_functions import rebuild
 from opteq_cvx.frontend.factor import factor
@@ -25,6 +23,8 @@ from opteq_cvx.frontend.recognized import function_term, set_term
 from opteq_cvx.frontend.scope import Scope
 from opteq_cvx.ir import act
 from opteq_cvx.ir import affine as aff
+from opteq_cvx.ir.affine_products import reciprocal
+from opteq_cvx.ir.affine_shapes import reshaping, summing
 from opteq_cvx.ir.frozen import EMPTY, FrozenDict
 from opteq_cvx.ir.linmap import LeftMul, diagonal
 from opteq_cvx.ir.param import Const, ParamExpr, const, multiply

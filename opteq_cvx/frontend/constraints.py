@@ -10,7 +10,6 @@ import numpy as np
 from opteq_cvx.errors import CompileError, UnsupportedError, message
 from opteq_cvx.frontend import duals
 from opteq_cvx.frontend.affine import affine
-from opteq_cvx.frontend.affine_shapes import permuting, reshaping
 from opteq_cvx.frontend.conic import Conic
 from opteq_cvx.frontend.hoist import hoist
 from opteq_cvx.frontend.names import kind
@@ -24,6 +23,7 @@ from opteq_cvx.frontend.tree import tree
 from opteq_cvx.frontend.variables import box_term
 from opteq_cvx.ir import act
 from opteq_cvx.ir import affine as aff
+from opteq_cvx.ir.affine_shapes import permuting, reshaping
 from opteq_cvx.ir.frozen import Shape, size
 from opteq_cvx.ir.linmap import (
     Compose,

@@ -15,6 +15,7 @@ from opteq_cvx.errors import UnsupportedError, message
 from opteq_cvx.frontend.names import arguments, entry, hidden
 from opteq_cvx.frontend.scope import Scope, complex_values, text
 from opteq_cvx.ir import act
+from opteq_cvx.ir.affine_products import unspread
 from opteq_cvx.ir.frozen import FrozenDict, size
 from opteq_cvx.ir.linmap import Reshape, compose
 from opteq_cvx.ir.param import Apply, Const, ParamExpr, add, is_one, multiply, neg
@@ -76,17 +77,6 @@ def constant(expr: cp.Expression) -> ParamExpr:
     snapshot = array.view()  # a cp.Constant owns a private copy of the user's data already
     snapshot.flags.writeable = False
     return Const(snapshot)
-
-
-def unspread(p: ParamExpr, shape: tuple[int, ...]) -> ParamExpr:
-    """`p` without an outer broadcast, where what is inside broadcasts to `shape` by itself."""
-    if isinstance(p, Apply) and p.op == "broadcast_to":
-        core = p.args[0]
-        if len(core.shape) <= len(shape) and np.broadcast_shapes(core.shape, shape) == shape:
-            return core
-    if isinstance(p, Const) and not p.sparse and p.dense().size and not any(p.dense().strides):
-        return make_const(p.dense().flat[0])
-    return p
 
 
 def _promote(expr: cp.Expression, args: tuple[ParamExpr, ...], attrs: dict[str, Any]) -> ParamExpr:

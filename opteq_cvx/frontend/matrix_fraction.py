@@ -3,9 +3,9 @@
 import numpy as np
 
 from opteq_cvx.errors import NotConvexError, message
-from opteq_cvx.frontend.affine_shapes import summing
 from opteq_cvx.frontend.nodes import affine_node, image
 from opteq_cvx.ir import affine as aff
+from opteq_cvx.ir.affine_shapes import summing
 from opteq_cvx.ir.linmap import LeftMul
 from opteq_cvx.ir.param import Apply, Const, ParamExpr, const
 from opteq_cvx.ir.tree import Node

@@ -1,8 +1,8 @@
 """Nodes made of nodes: leaves, linear maps, negatives and sums, which leaves take in."""
 
-from opteq_cvx.frontend.affine_shapes import broadcasting, promoting
 from opteq_cvx.ir import act
 from opteq_cvx.ir import affine as aff
+from opteq_cvx.ir.affine_shapes import broadcasting, promoting
 from opteq_cvx.ir.frozen import FrozenDict, Shape, size
 from opteq_cvx.ir.linmap import Identity, LinearMap, Sum, compose
 from opteq_cvx.ir.param import ParamExpr, neg

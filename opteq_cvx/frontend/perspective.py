@@ -5,10 +5,10 @@ relative entropy s·ln(s/u), and u·ln u the relative entropy u·ln(u/s). Other 
 Source: Combettes, *Perspective functions: properties, constructions, and examples*, 2018, section 2.
 """
 
-from opteq_cvx.frontend.affine_shapes import promoting, reshaping
 from opteq_cvx.frontend.nodes import affine_node, image, negative, total
 from opteq_cvx.ir import act
 from opteq_cvx.ir import affine as aff
+from opteq_cvx.ir.affine_shapes import promoting, reshaping
 from opteq_cvx.ir.frozen import FrozenDict
 from opteq_cvx.ir.linmap import diagonal
 from opteq_cvx.ir.program import Affine

@@ -16,8 +16,6 @@ import numpy as np
 from opteq_cvx.errors import UnsupportedError, message
 from opteq_cvx.frontend import activations
 from opteq_cvx.frontend.affine import affine, maps_of
-from opteq_cvx.frontend.affine_products import reciprocal
-from opteq_cvx.frontend.affine_shapes import reduced, reshaping, summing
 from opteq_cvx.frontend.hoist import hoist
 from opteq_cvx.frontend.matrix_fraction import squares_of_fraction
 from opteq_cvx.frontend.names import Attrs, arguments, entry, hidden, is_linear_atom
@@ -26,6 +24,8 @@ from opteq_cvx.frontend.perspective import perspective_of
 from opteq_cvx.frontend.scope import Scope, text
 from opteq_cvx.ir import act
 from opteq_cvx.ir import affine as aff
+from opteq_cvx.ir.affine_products import reciprocal
+from opteq_cvx.ir.affine_shapes import reduced, reshaping, summing
 from opteq_cvx.ir.frozen import FrozenDict, Shape, size
 from opteq_cvx.ir.linmap import diagonal, gather
 from opteq_cvx.ir.param import const, is_zero

@@ -13,13 +13,13 @@ import scipy.sparse as sp
 
 from opteq_cvx.atoms import recognize
 from opteq_cvx.errors import UnsupportedError, message
-from opteq_cvx.frontend.affine_shapes import permuting, positions
 from opteq_cvx.frontend.hoist import hoist
 from opteq_cvx.frontend.nodes import affine_node
 from opteq_cvx.frontend.scope import Scope
 from opteq_cvx.frontend.terms import set_terms
 from opteq_cvx.ir import act
 from opteq_cvx.ir import affine as aff
+from opteq_cvx.ir.affine_shapes import permuting, positions
 from opteq_cvx.ir.frozen import FrozenDict, IntArray
 from opteq_cvx.ir.linmap import gather
 from opteq_cvx.ir.param import Apply, Const, ParamExpr, const

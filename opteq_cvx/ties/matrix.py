@@ -71,7 +71,7 @@ def _diagonal(part: Diagonal) -> ParamExpr:
 
 
 def assemble(grid: Sequence[Sequence[ParamExpr]]) -> ParamExpr:
-    """A matrix from its blocks; a single block stays as it is."""
+    """A square matrix from its blocks; a single block stays as it is."""
     if len(grid) == 1 and len(grid[0]) == 1:
         return grid[0][0]
     if all(isinstance(b, Const) for row in grid for b in row):
@@ -79,9 +79,7 @@ def assemble(grid: Sequence[Sequence[ParamExpr]]) -> ParamExpr:
     rows = []
     for row in grid:
         shape = (row[0].shape[0], sum(b.shape[1] for b in row))
-        rows.append(row[0] if len(row) == 1 else Apply("hstack", tuple(row), shape))
-    if len(rows) == 1:
-        return rows[0]
+        rows.append(Apply("hstack", tuple(row), shape))
     return Apply("vstack", tuple(rows), (sum(r.shape[0] for r in rows), rows[0].shape[1]))
 
 

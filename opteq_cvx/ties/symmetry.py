@@ -92,7 +92,7 @@ def _scaling(f: Array, layout: Layout, groups: IntArray) -> Array | None:
                     continue
                 d[j] = d[i] * ratio
                 stack.append(j)
-    if not (d > 0).all():
+    if not (d > 0).all() or any(np.ptp(d[groups == g]) > SAME * d.max() for g in groups):
         return None
     for i, a in enumerate(parts):
         for j, b in enumerate(parts):
@@ -102,10 +102,9 @@ def _scaling(f: Array, layout: Layout, groups: IntArray) -> Array | None:
 
 
 def _ratio(ab: Array, ba: Array, tiny: float) -> float | None:
-    """r with F_ij = r F_jiᵀ, so that d_j = r d_i; None where neither block says anything."""
+    """r with F_ij = r F_jiᵀ, so that d_j = r d_i; −1 where no r > 0 is one, None where neither block says anything."""
     there, back = np.abs(ab).max(initial=0.0), np.abs(ba).max(initial=0.0)
     if there <= tiny and back <= tiny:
         return None
-    if back <= tiny:
-        return -1.0
-    return float((ab * ba.T).sum() / (ba * ba).sum())
+    ratio = float((ab * ba.T).sum() / (ba * ba).sum()) if back > tiny else -1.0
+    return ratio if ratio > 0.0 else -1.0

@@ -1,11 +1,10 @@
 """Linear maps of CVXPY's affine atoms that move, repeat or add entries: one map per argument."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from opteq_cvx.frontend.names import Attrs
 from opteq_cvx.ir.frozen import IntArray, Shape, size
 from opteq_cvx.ir.linmap import (
     Broadcast,
@@ -22,6 +21,7 @@ from opteq_cvx.ir.linmap import (
 )
 from opteq_cvx.ir.param import const
 
+Attrs = Mapping[str, Any]
 ShapeRule = Callable[[tuple[Shape, ...], Shape, Attrs], tuple[LinearMap, ...]]
 """(shapes of the arguments, shape of the result, attributes) → the map of each argument."""
 

@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from opteq_cvx.frontend.affine_shapes import broadcasting, promoting, reshaping, summing
-from opteq_cvx.frontend.hoist import unspread
 from opteq_cvx.ir import act
+from opteq_cvx.ir.affine_shapes import broadcasting, promoting, reshaping, summing
 from opteq_cvx.ir.frozen import Shape, size
 from opteq_cvx.ir.linmap import (
     Adjoint,
@@ -23,6 +22,17 @@ from opteq_cvx.ir.param import Apply, Const, ParamExpr, const, is_one
 
 ProductRule = Callable[[ParamExpr, Shape, Shape, bool], LinearMap]
 """(coefficient, shape of the other argument, shape of the result, coefficient on the left?) → map."""
+
+
+def unspread(p: ParamExpr, shape: Shape) -> ParamExpr:
+    """`p` without an outer broadcast, where what is inside broadcasts to `shape` by itself."""
+    if isinstance(p, Apply) and p.op == "broadcast_to":
+        core = p.args[0]
+        if len(core.shape) <= len(shape) and np.broadcast_shapes(core.shape, shape) == shape:
+            return core
+    if isinstance(p, Const) and not p.sparse and p.dense().size and not any(p.dense().strides):
+        return const(p.dense().flat[0])
+    return p
 
 
 def scaling(d: ParamExpr, shape_in: Shape, shape_out: Shape) -> LinearMap:
