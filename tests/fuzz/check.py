@@ -186,9 +186,10 @@ def against_exact(made: Made, solution: Solution, sample: int, batched: bool) ->
 def differences(made: Made, got: Mapping[str, Array], worth: float, exact: Reference, where: str) -> str:
     """The same of a point and its objective value, for a sample that has an optimum."""
     problem, best, points = made.problem, exact.value, exact.points
+    size = max(1.0, abs(best))
+    allowed = OBJECTIVE * size + 10.0 * TOLERANCE * at_zero(problem)
     for variable in problem.variables():
         variable.save_value(got[variable.name()].copy())
-    size = max(1.0, abs(best))
     value = float(problem.objective.value)
     broken = max((violation(c) for c in problem.constraints), default=0.0)
     if not np.isfinite(value):  # rounding may leave the domain of the objective: how far is a violation like others
@@ -202,13 +203,25 @@ def differences(made: Made, got: Mapping[str, Array], worth: float, exact: Refer
         return f"wrong: {where} violates a constraint by {broken:.1e}"
     if gap < -BETTER * size and broken <= BETTER and abs(worth - value) <= BETTER * size:
         return f"skipped: {where} is feasible and {-gap / size:.1e} below the exact solver's optimum {best:.6g}"
-    if not abs(worth - best) <= OBJECTIVE * size:
+    if not abs(worth - best) <= allowed:
         return f"wrong objective: {where} reports {worth:.8g}, at its point {value:.8g}, exact {best:.8g}"
-    if gap > OBJECTIVE * size:
+    if gap > allowed:
         return f"wrong: {where} is {gap / size:.1e} above the optimum {best:.6g}"
     if made.modulus > 0 and far > max(POINT, np.sqrt(2e-9 * size / made.modulus)):
         return f"wrong point: {where} is {far:.1e} from the exact solution, objective gap {gap / size:.1e}"
     return ""
+
+
+def at_zero(problem: cp.Problem) -> float:
+    """The size of the objective at 0, where finite: of the numbers that cancel in it near the optimum.
+
+    A tolerance is relative to them: ½xᵀPx + qᵀx + c of size 1e5 each is known to 1e-3 where they are to 1e-8.
+    """
+    for variable in problem.variables():
+        variable.save_value(np.zeros(variable.shape))
+    with np.errstate(all="ignore"):
+        value = problem.objective.value
+    return 0.0 if value is None or not np.isfinite(value) else abs(float(value))
 
 
 def domain(problem: cp.Problem) -> list[cp.Constraint]:
