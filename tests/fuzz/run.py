@@ -26,15 +26,16 @@ def run(seed: int, *, wild: bool = False, gradients: bool | None = None, limit: 
 
 @dataclass(frozen=True)
 class Run:
-    """A seed to its record, in one thread."""
+    """A seed to its record, in one thread; `limit` is that of processor time for solving."""
 
     wild: bool = False
     commit: str = ""
+    limit: float = SLOW
 
     def __call__(self, seed: int, *, text: bool = False) -> Record:
         torch.set_num_threads(1)
         begin = time.process_time()
-        out = asdict(run(seed, wild=self.wild))
+        out = asdict(run(seed, wild=self.wild, limit=self.limit))
         out.pop("choices")  # the seed replays them
         if not text:
             out.pop("text")
