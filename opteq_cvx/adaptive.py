@@ -10,6 +10,7 @@ from opteq_cvx.descent import Map
 from opteq_cvx.iterate.contract import Gauge, Iterate, Iteration, Measure, Restrict, Stop
 from opteq_cvx.splitting.contract import Certificate, Prepared, Splitting, Theta
 from opteq_cvx.splitting.infeasibility import certainty
+from opteq_cvx.splitting.sizes import WORTHLESS
 
 FIRST_ROUND = 25  # evaluations of T before the first look
 GROWTH = 1.3
@@ -18,6 +19,7 @@ PROBES = 3  # rounds after which the plain iteration's drift is watched, too
 POLISH = 3  # every so many rounds the splitting may finish by other means,
 POLISH_STEPS, POLISH_MOST = 40, 640  # at first so many steps, then four times as many, up to a limit
 PROBE_STEPS = 0.5  # its length, as a share of the round's
+FALL = 0.1  # polishing goes on at once where it makes the residual so much smaller
 ROUNDING = 1e3  # no optimality error below this many units of rounding is asked for
 
 
@@ -36,7 +38,11 @@ def adaptive_solve(
         if rounds.active.numel() and number >= PROBES and watch:
             rounds.probe(max(1, int(PROBE_STEPS * count)), accuracy)
         if rounds.active.numel() and number % POLISH == 0 and used < stop.max_steps and polish <= POLISH_MOST:
-            used += rounds.polish(accuracy, min(polish, stop.max_steps - used))
+            while rounds.active.numel() and used < stop.max_steps:
+                before = rounds.residual.clone()
+                used += rounds.polish(accuracy, min(polish, stop.max_steps - used))
+                if not rounds.falls(before):
+                    break
             polish *= 4
         if rounds.active.numel() and changes < REBALANCES and rounds.rebalance():
             changes += 1
@@ -97,7 +103,8 @@ class Rounds:
             return 0
         z, steps = found.z, found.steps
         residual = self.splitting.error(z, theta, prepared).nan_to_num(torch.inf)
-        better = residual < self.residual[self.active]
+        before = self.residual[self.active]
+        better = (residual < before) | (torch.minimum(residual, before) >= WORTHLESS)
         rows = self.active[better]
         self.z[rows], self.residual[rows] = z[better], residual[better]
         self.steps[self.active] += steps
@@ -107,6 +114,10 @@ class Rounds:
         over = self.converged | self.empty | self.unbounded
         self.active = self.active[~over[self.active]]
         return int(steps.max())
+
+    def falls(self, before: Tensor) -> bool:
+        """Whether the residual of all active samples is a small part of what it was."""
+        return bool((self.residual[self.active] <= FALL * before[self.active]).all())
 
     def rebalance(self) -> bool:
         """Change the map where the splitting asks for it."""

@@ -17,6 +17,7 @@ from opteq_cvx.iterate.watch import WATCH
 BOUND = 0.4  # a state of norm above this power of the dtype's largest number has left every bounded set
 ROUNDING = 4.0  # a residual below this many units of rounding, relative to ‖z‖, cannot be asked for
 SHARE = 0.75  # rows are compacted when at most this share of them is still iterating
+WORTHLESS = 0.5  # relative errors from which on the latest point is kept, not the first one
 LOOK = 10  # every so many checks the norms are compared with their bound even where all seems well
 SMALL = 8  # never compact fewer rows than this: the gather costs more than it saves
 
@@ -103,6 +104,8 @@ class Board:
         else:
             relative = torch.linalg.vector_norm(torch.sub(z, image, out=self.gap), dim=1).div_(norm)
         above, better = relative > self.threshold, relative < self.residual  # False for NaN
+        if self.measure is not None:  # a relative error near 1 tells nothing of which point is better
+            better = torch.logical_or(better, torch.minimum(relative, self.residual) >= WORTHLESS)
         self.checks += 1
         self.seen = relative
         if self.watch is not None:

@@ -2,8 +2,10 @@
 
 For min ½xᵀPx + qᵀx + g(Kx + b) with multipliers y and the metric R, each outer step minimizes over x
     φ(x) = ½xᵀPx + qᵀx + ½σ‖x − x̂‖² + e(Kx + b + y/R),   e the Moreau envelope of g in R,
-and sets y⁺ = R(v − w), x̂⁺ = x, with v = Kx + b + y/R, w = prox_{g/R}(v). ∇φ = Px + q + Kᵀy⁺ + σ(x − x̂), and
-H = P + σ + KᵀR(I − D)K with D = ∂w/∂v is a generalized Hessian, so every atom with a differentiable prox takes part.
+and sets y⁺ = R(v − w), x̂⁺ = x, with v = Kx + b + y/R, w = prox_{g/R}(v). R grows, or σ falls, where its term is the
+larger part of what the optimality conditions still lack, so that steps grow toward a solution far away.
+∇φ = Px + q + Kᵀy⁺ + σ(x − x̂), and H = P + σ + KᵀR(I − D)K with D = ∂w/∂v is a generalized Hessian, so every atom with a
+differentiable prox takes part.
 Sources: Rockafellar, Augmented Lagrangians and applications of the proximal point algorithm, 1976; Li, Sun, Toh,
 A highly efficient semismooth Newton augmented Lagrangian method, 2018; Hermans, Themelis, Patrinos, QPALM, 2022.
 """
@@ -20,9 +22,10 @@ from opteq_cvx.splitting.blocks import Block
 from opteq_cvx.splitting.jacobians import jacobians
 from opteq_cvx.splitting.matrices import Matrices
 from opteq_cvx.splitting.penalty import GROW, Penalty
-from opteq_cvx.splitting.sizes import most, top
+from opteq_cvx.splitting.sizes import WORTHLESS, most, top
 
 INNER = 0.1  # the gradient of φ is made so much smaller than the primal residual before multipliers move
+SHRINK, LEAST = 0.1, 1e-14  # σ falls by this factor where it is what holds x back, at most to this part of it
 FALL = 0.25  # R grows where an outer step reduces the primal residual by less (see `penalty`)
 TRIES = 20  # evaluations of φ′ in one line search
 FEASIBLE = 1e-4  # primal residual up to which a falling ray means that the program is unbounded
@@ -88,10 +91,11 @@ def finish(
     center, before = x, x.new_full((x.shape[0],), torch.inf)
     penalty = Penalty.of(parts, metric, matrices, b, tolerance)
     growth = penalty.ceiling(penalty.terms(x, y, metric), torch.ones_like(before)).clamp_max(1.0)
+    pull = torch.ones_like(before)[:, None]
     never = torch.zeros_like(before, dtype=torch.bool)
     best = Finish(x, torch.zeros_like(y), y, before, torch.zeros_like(before, dtype=torch.int64), never, never)
     for step in range(1, steps + 1):
-        r = metric * growth
+        r, weak = metric * growth, sigma * pull
         prox = proxes.bind(parts, y.shape[1], 1.0 / r, rest, None)
         v = matrices.image(x) + b + y / r
         w = prox(v)
@@ -103,13 +107,19 @@ def finish(
         if bool(over.all()) or step == steps:
             break
         px, ky = matrices.curved(x), matrices.back(moved)
-        gradient = px + q + ky + sigma * (x - center)
+        gradient = px + q + ky + weak * (x - center)
         size = most([top(px), top(q.expand_as(x)), top(ky)])
         terms = penalty.terms(x, y, r)
-        done = top(gradient) <= torch.maximum(
-            size * (INNER * primal).clamp_min(0.3 * tolerance), penalty.noise(terms, r)
-        )
-        slow = done & (primal > FALL * before)
+        noise = penalty.noise(terms, r)
+        done = top(gradient) <= torch.maximum(size * (INNER * primal).clamp_min(0.3 * tolerance), noise)
+        ends = most([e.sum(1).abs() for e in (x * px, x * q, moved * (w - b))])
+        left = torch.maximum(ends * (INNER * gap).clamp_min(0.3 * tolerance), noise * x.abs().sum(1))
+        done = done & ((x * gradient).sum(1).abs() <= left)
+        by_center = (x * weak * (x - center)).sum(1).abs()  # the gap is what these two leave
+        by_rows = (moved * (v - y / r - w)).sum(1).abs()
+        short, loose = torch.maximum(primal, gap) > tolerance, torch.maximum(dual, gap) > tolerance
+        slow = done & (primal > FALL * before) & short & ((by_rows >= by_center) | (primal >= dual))
+        far = done & loose & ((by_center >= by_rows) | (dual >= primal))
         before = torch.where(done, primal, before)
         if bool((done & ~over).any()):
             drift = matrices.moved(q, b, x - center, moved - y)
@@ -120,15 +130,16 @@ def finish(
                 unbounded=best.unbounded | (done & ~over & ray.unbounded & (primal <= FEASIBLE)),
             )
         y, center = torch.where(done[:, None], moved, y), torch.where(done[:, None], x, center)
+        pull = torch.where(far[:, None], SHRINK * pull, pull).clamp_min(LEAST)
         grown = torch.minimum(torch.where(slow[:, None], growth * GROW, growth), penalty.ceiling(terms, size))
         growth = torch.where(done[:, None], grown, growth)
         if bool(done.all()):
             continue
-        direction = -matrices.newton(sigma, r, jacobians(parts, rest, 1.0 / r, v), gradient)
+        direction = -matrices.newton(weak, r, jacobians(parts, rest, 1.0 / r, v), gradient)
         ahead = matrices.image(direction)
         flat, bend = (
             (gradient * direction).sum(1) - (moved * ahead).sum(1),
-            ((matrices.curved(direction) + sigma * direction) * direction).sum(1),
+            ((matrices.curved(direction) + weak * direction) * direction).sum(1),
         )
 
         def along(
@@ -138,14 +149,15 @@ def finish(
             inner = v + t[:, None] * ahead
             return flat + t * bend + (r * (inner - prox(inner)) * ahead).sum(1)
 
-        t = _search(along, (gradient * direction).sum(1))
+        t = _search(along, (gradient * direction).sum(1), done | over)
         x = torch.where(done[:, None], x, x + t[:, None] * direction)
     return best
 
 
 def _better(best: Finish, x: Tensor, w: Tensor, y: Tensor, error: Tensor, step: int, tolerance: float) -> Finish:
     """The better of two points, sample by sample; samples that are done keep theirs."""
-    take = (error < best.error) & (best.error > tolerance)
+    worthless = torch.minimum(error, best.error) >= WORTHLESS
+    take = ((error < best.error) | worthless) & (best.error > tolerance)
     pick = take[:, None]
     return replace(
         best,
@@ -157,12 +169,11 @@ def _better(best: Finish, x: Tensor, w: Tensor, y: Tensor, error: Tensor, step: 
     )
 
 
-def _search(along: Callable[[Tensor], Tensor], at_zero: Tensor) -> Tensor:
+def _search(along: Callable[[Tensor], Tensor], at_zero: Tensor, found: Tensor) -> Tensor:
     """A step t (B,) with |φ′(t)| ≤ CURVATURE |φ′(0)|, φ convex, by doubling, bisection and the secant rule."""
     low, high = torch.zeros_like(at_zero), torch.full_like(at_zero, torch.inf)
     slope_low, slope_high = at_zero, torch.full_like(at_zero, torch.inf)
     t, chosen = torch.ones_like(at_zero), torch.zeros_like(at_zero)
-    found = torch.zeros_like(at_zero, dtype=torch.bool)
     for _ in range(TRIES):
         slope = along(t).nan_to_num(torch.inf)
         good = ~found & (slope.abs() <= CURVATURE * at_zero.abs())

@@ -5,6 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+WORTHLESS = 0.5
+"""Errors relative to the terms that cancel in them are near 1 far from a solution, wherever that is: of two points with
+larger errors than this the later one is kept."""
+
 
 def top(x: Tensor) -> Tensor:
     """The maximum norm of each row, (B, d) → (B,); 0 for empty rows."""
