@@ -227,7 +227,7 @@ def conv_transpose2d(
 
 def avg_pool2d(x: Image, size: Pair, *, stride: Pair | None = None) -> cp.Expression:
     """The mean of each window of an image (C, H, W); stride defaults to the window's size, as in torch."""
-    image, window = _expression(x), _pair(size, "size")
+    image, window = _expression(x), _pair(size, "size", 1)
     if image.ndim != 3:
         raise InputError(message(f"an image of shape {image.shape}", "(C, H, W)", "reshape it"))
     kernel = np.full((image.shape[0], 1, *window), 1.0 / (window[0] * window[1]))

@@ -350,20 +350,20 @@ WITHOUT_SUM: Mapping[str, Any] = {
 def _spelled(name: str, x: Argument, static: Static, data: Data) -> Meaning:
     """The meaning from the first spelling that can stand for any argument."""
     cls = atom(name)
-    fitting = (s for s in cls.spellings if _fits(s, static, data))
+    whole = Trait.SEPARABLE not in cls.traits
+    fitting = (s for s in cls.spellings if _fits(s, static, data) and (not whole or _same_ranks(s, x, data)))
     spelling = next(fitting, None)
     if spelling is None:
         found = f"atom {name!r} with {dict(static)} has no spelling that CVXPY can rebuild"
         expected = "a spelling whose argument is a variable and whose data are parameters"
         raise UnsupportedError(message(found, expected, f"add one to {cls.__module__}"))
-    if Trait.SEPARABLE not in cls.traits:
+    if whole:
         return _listed(spelling, _evaluate(spelling, reshape(x.flat, x.shape), data))
     flat = {k: vec(broadcast(d, x.shape)) if d.shape else d for k, d in data.items()}
     if spelling.constraint:
         return _listed(spelling, _evaluate(spelling, x.flat, flat))
-    whole = _evaluate(spelling, x.flat, flat, **WITHOUT_SUM)
-    if whole.shape == x.flat.shape:
-        entries: cp.Expression = whole
+    entries: cp.Expression = _evaluate(spelling, x.flat, flat, **WITHOUT_SUM)
+    if entries.shape == x.flat.shape:
         return entries
     each = []
     for i in range(x.flat.size):
@@ -377,6 +377,12 @@ def _fits(spelling: Spelling, static: Static, data: Data) -> bool:
     named = set(spelling.data) == set(data) and all(v in spelling.parameters for v in spelling.data.values())
     fixed = dict(spelling.static) == dict(static)
     return bool(plain and named and fixed and spelling.weight in ("1", "1.0"))
+
+
+def _same_ranks(spelling: Spelling, x: Argument, data: Data) -> bool:
+    """Whether argument and data have as many axes as in the text, where these say what is reduced."""
+    same = [len(data[key].shape) == len(spelling.parameters[v][0]) for key, v in spelling.data.items()]
+    return all(same) and len(spelling.variables[spelling.arg]) == len(x.shape)
 
 
 def _listed(spelling: Spelling, found: Any) -> Meaning:

@@ -1,5 +1,6 @@
 """Who answers for a program at given parameter values: the user's own problem, or one rebuilt from the IR."""
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -128,7 +129,8 @@ def judge(problem: cp.Problem, values: Values, variables: Mapping[str, Array]) -
         named.setdefault(variable.name(), []).append(variable)
     if any(len(named.get(name, ())) != 1 for name in variables):
         return None
-    with restored(own), assigned(values):
+    with restored(own), assigned(values), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Reading from a sparse CVXPY expression")  # a parameter with fixed zeros
         for variable in own:
             variable._value = None
         for name, value in variables.items():

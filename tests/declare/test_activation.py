@@ -139,6 +139,26 @@ def test_curvature_is_declared_and_affine_arguments_only() -> None:
     assert "tanh" in str(f)
 
 
+def test_the_domain_is_where_the_function_is_finite() -> None:
+    """CVXPY's `domain` of tanh is [−1, 1], of softmax the simplex; no sign is claimed, and no gradient given."""
+    u = cp.Variable(N)
+    for name, inside, outside in (
+        ("tanh", np.full(N, 0.9), np.full(N, 1.1)),
+        ("softmax", np.full(N, 1 / N), np.full(N, 2 / N)),
+        ("relu", np.full(N, 7.0), np.full(N, -0.1)),
+    ):
+        psi = oc.activation(name)(u)
+        for value, allowed in ((inside, True), (outside, False)):
+            u.value = value
+            assert all(c.value() for c in psi.domain) is allowed
+            assert np.isfinite(psi.value) == allowed
+        assert not psi.is_nonneg()
+        assert not psi.is_nonpos()
+        assert not oc.activation(name)(-cp.square(u)).is_convex()
+        assert not oc.activation(name)(-cp.square(u)).is_concave()
+        assert psi.grad[u] is None
+
+
 def test_gelu_is_refused() -> None:
     with pytest.raises(CompileError, match="not monotone"):
         oc.activation("gelu")

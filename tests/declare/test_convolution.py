@@ -68,6 +68,44 @@ def test_dcp_and_signs() -> None:
     assert not cp.Problem(cp.Minimize(cp.sum(e))).is_dcp(dpp=True)
 
 
+def test_monotonicity_follows_the_kernels_sign() -> None:
+    u = cp.Variable(IMAGE.shape)
+    positive, mixed = np.abs(KERNEL), KERNEL
+    for f in (lambda x, k: oc.conv2d(x, k), lambda x, k: oc.conv_transpose2d(x, k.transpose(1, 0, 2, 3))):
+        assert f(cp.square(u), positive).is_convex()
+        assert f(cp.square(u), -positive).is_concave()
+        assert not f(cp.square(u), -positive).is_convex()
+        assert not f(cp.square(u), mixed).is_convex()
+        assert not f(cp.square(u), mixed).is_concave()
+        assert f(u, mixed).is_affine()
+
+
+@pytest.mark.filterwarnings("ignore:The problem has an expression with dimension greater than 2:UserWarning")
+def test_the_matrix_in_cvxpy() -> None:
+    """A product with the matrix is DCP in the image, DPP only for a constant kernel, and Clarabel gets its numbers."""
+    K = cp.Parameter(KERNEL.shape, name="K", value=KERNEL)
+    u = cp.Variable(IMAGE.size)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(oc.conv2d_matrix(K, IMAGE.shape) @ u - 1) + cp.sum_squares(u)))
+    assert problem.is_dcp()
+    assert "conv2d_matrix(K, (2, 5, 4))" in str(problem)
+    A = np.stack([torchs(e.reshape(IMAGE.shape), KERNEL).reshape(-1) for e in np.eye(IMAGE.size)], axis=1)
+    np.testing.assert_allclose(oc.conv2d_matrix(K, IMAGE.shape).value, A, atol=1e-12)
+    problem.solve(solver=cp.CLARABEL, ignore_dpp=True)
+    expected = np.linalg.solve(A.T @ A + np.eye(IMAGE.size), A.T @ np.ones(A.shape[0]))
+    np.testing.assert_allclose(u.value, expected, atol=1e-6)
+    assert oc.conv2d_matrix(KERNEL, IMAGE.shape).is_constant()
+
+
+def test_differences_of_a_single_row_or_column_are_zero() -> None:
+    row = RNG.standard_normal((2, 1, 4))
+    d = oc.differences2d(row).value
+    assert not d[:2].any()
+    np.testing.assert_allclose(d[2:, :, :-1], np.diff(row, axis=2))
+    d = oc.differences2d(row.transpose(0, 2, 1)).value
+    assert not d[2:].any()
+    np.testing.assert_allclose(d[:2, :-1], np.diff(row.transpose(0, 2, 1), axis=1))
+
+
 @pytest.mark.parametrize("transposed", [False, True])
 def test_programs_with_the_atom_are_verified(transposed: bool) -> None:
     x = oc.Input((3, 3, 2) if transposed else (2, 5, 4), name="x")
@@ -138,6 +176,13 @@ def test_memory_is_that_of_the_variables() -> None:
         (lambda: oc.conv2d(IMAGE, cp.Variable((3, 2, 3, 3))), "variables"),
         (lambda: oc.conv2d_matrix(KERNEL, (3, 5, 5)), "in_shape"),
         (lambda: oc.conv_transpose2d(IMAGE, KERNEL), "channels"),
+        (lambda: oc.conv2d(IMAGE, KERNEL[0]), "a kernel of shape (2, 3, 2)"),
+        (lambda: oc.conv_transpose2d(np.ones((3, 3, 3)), KERNEL, stride=2, output_padding=2), "less than the stride"),
+        (lambda: oc.conv_transpose2d(np.ones((3, 1, 1)), KERNEL, padding=2), "at least one pixel"),
+        (lambda: oc.avg_pool2d(IMAGE[0], 2), "an image of shape (5, 4)"),
+        (lambda: oc.avg_pool2d(IMAGE, 0), "size"),
+        (lambda: oc.differences2d(IMAGE[0]), "an image of shape (5, 4)"),
+        (lambda: oc.conv2d_matrix(cp.Variable((3, 2, 3, 2)), IMAGE.shape), "use oc.conv2d(x, K)"),
     ],
 )
 def test_errors_say_what_is_wrong(call, words: str) -> None:  # type: ignore[no-untyped-def]

@@ -220,6 +220,19 @@ def test_bad_inits(init: object) -> None:
         Weight(2, name="w", init=init)
 
 
+def test_a_weight_may_lose_its_value() -> None:
+    w = Weight((2, 2), name="w", norm=0.9)
+    w.value = None
+    assert w.value is None
+
+
+def test_entries_may_be_boolean_or_integer_by_index() -> None:
+    x = Input((2, 3), name="x", boolean=[(0, 2), (1, 0)], integer=True)
+    found = leaf_of(x, Stage.INPUT).attributes
+    assert [tuple(int(n) for n in i) for i in found["boolean"]] == [(0, 2), (1, 0)]
+    assert found["integer"] is True
+
+
 def test_known_attributes_are_cvxpys() -> None:
     assert set(ATTRIBUTES) == {*cp.Variable(2).attributes, "value"}
 

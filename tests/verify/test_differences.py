@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from opteq_cvx.errors import UnsupportedError
 from opteq_cvx.verify.differences import difference
 from opteq_cvx.verify.tangent import curve
 
@@ -110,3 +111,9 @@ def test_curves_stay_in_their_set_and_have_their_direction(name: str) -> None:
 def test_a_value_on_the_boundary_does_not_move() -> None:
     path = curve(np.zeros(3), {"nonneg": True}, np.ones(3))
     assert not path.direction.any()
+
+
+@pytest.mark.parametrize("attribute", ["integer", "boolean"])
+def test_a_discrete_value_has_no_curve(attribute: str) -> None:
+    with pytest.raises(UnsupportedError, match=f"the attribute {attribute}"):
+        curve(np.ones(3), {attribute: True}, np.ones(3))

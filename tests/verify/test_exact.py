@@ -113,6 +113,7 @@ def test_a_matrix_on_the_boundary_is_convex() -> None:
     ("wrap", "value"),
     [
         ("psd_wrap", np.diag([1.0, -1.0])),
+        ("nsd_wrap", np.diag([1.0, -1.0])),
         ("nonneg_wrap", np.array([1.0, -1.0])),
         ("nonpos_wrap", np.array([1.0, -1.0])),
         ("symmetric_wrap", np.array([[1.0, 2.0], [0.0, 1.0]])),
@@ -164,6 +165,8 @@ def test_the_users_objects_are_left_as_they_were() -> None:
         ({"sparsity": ([0, 1], [1, 1])}, np.array([[0.0, 2.0], [0.0, 3.0]]), np.ones((2, 2))),
         ({"bounds": [0.0, 1.0]}, np.full((2, 2), 1.0 + 1e-9), np.full((2, 2), 2.0)),
         ({"symmetric": True, "nonneg": True}, np.ones((2, 2)), -np.ones((2, 2))),
+        ({"symmetric": True, "nonpos": True}, np.array([[0.0, -1.0], [-1.0, -2.0]]), np.ones((2, 2))),
+        ({"bounds": [-1.0, 1.0], "nonneg": True}, np.array([[0.0, 1.0], [-1e-9, 0.5]]), np.full((2, 2), -0.5)),
     ],
     ids=str,
 )

@@ -203,6 +203,37 @@ def test_a_problem_of_ones_own() -> None:
         verify(layer, _inputs(2, 2), problem=unknown)
 
 
+def test_a_problem_that_does_not_name_the_outputs() -> None:
+    layer = _unit_layer(n=2, m=2)
+    x = cp.Parameter(2, name="x")
+    v = cp.Variable(2, name="v")
+    nameless = cp.Problem(cp.Minimize(cp.sum_squares(v - x)))
+    layer.declaration = None
+    with pytest.raises(InputError, match="no variable named 'u'"):
+        verify(layer, _inputs(2, 2), problem=nameless, gradients=False)
+    twice = cp.Problem(cp.Minimize(cp.sum_squares(cp.Variable(2, name="u") - cp.Variable(2, name="u") - x)))
+    with pytest.raises(InputError, match="two variables of one name"):
+        verify(layer, _inputs(2, 2), problem=twice, gradients=False)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "value"),
+    [
+        ({"diag": True}, np.diag([1.0, 0.5])),
+        ({"symmetric": True}, np.array([[1.0, 0.3], [0.3, 0.5]])),
+        ({"sparsity": ([0, 0, 1], [0, 1, 1])}, np.array([[1.0, 0.3], [0.0, 0.5]])),
+    ],
+    ids=str,
+)
+def test_gradients_count_along_the_attribute_only(attributes: dict[str, object], value: np.ndarray) -> None:
+    """An input matrix with zeros or a symmetry: what points out of its set is no part of the gradient."""
+    A, u = oc.Input((2, 2), name="A", **attributes), cp.Variable(2, name="u")
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(A @ u - 1) + cp.sum_squares(u)))
+    report = verify(oc.compile(problem), torch.as_tensor(value)[None], cvxpylayers=False)
+    assert report.ok, str(report)
+    assert [row.judged for row in report.gradients] == ["differences"]
+
+
 def test_float32_layers_are_checked_in_float64_and_the_report_says_so() -> None:
     layer = _unit_layer().float()
     report = verify(layer, _inputs(1).float(), cvxpylayers=False)
