@@ -208,6 +208,9 @@ def differences(made: Made, got: Mapping[str, Array], worth: float, exact: Refer
     if gap > allowed:
         return f"wrong: {where} is {gap / size:.1e} above the optimum {best:.6g}"
     if made.modulus > 0 and far > max(POINT, np.sqrt(2e-9 * size / made.modulus)):
+        away = max((float(np.abs(got[k] - points[k]).max(initial=0.0)) for k in points), default=0.0)
+        if broken <= BETTER and 0.25 * made.modulus * away**2 <= -gap:  # the reference has still so far to go
+            return f"skipped: {where} is feasible and {-gap / size:.1e} below the exact solver's optimum {best:.6g}"
         return f"wrong point: {where} is {far:.1e} from the exact solution, objective gap {gap / size:.1e}"
     return ""
 
