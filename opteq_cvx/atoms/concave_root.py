@@ -76,7 +76,7 @@ class ConcaveRoot(Implicit):
         p = self.p
         middle = (t / s) ** (1.0 / (2.0 - p))  # y at v = 0
         low = torch.where(v >= 0, torch.maximum(v / s, middle), (t / (s * middle - v)) ** (1.0 / (1.0 - p)))
-        y = low if start is None else torch.maximum(start, low)
+        y = low if start is None else torch.maximum(torch.where(start.isfinite(), start, low), low)
         rounding = 4.0 * torch.finfo(v.dtype).eps * (1.0 + 1.0 / (1.0 - p))  # what that of y^(p−1) does to y
         for _ in range(INNER):
             fall = t * y ** (p - 1.0)
