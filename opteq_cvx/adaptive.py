@@ -101,11 +101,15 @@ class Rounds:
         found = self.splitting.polish(self.z[self.active], theta, prepared, accuracy, count)
         if found is None:
             return 0
-        z, steps = found.z, found.steps
-        residual = self.splitting.error(z, theta, prepared).nan_to_num(torch.inf)
+        z, steps, ready = found.z, found.steps, prepared if found.prepared is None else found.prepared
+        residual = self.splitting.error(z, theta, ready).nan_to_num(torch.inf)
         before = self.residual[self.active]
         better = (residual < before) | (torch.minimum(residual, before) >= WORTHLESS)
         rows = self.active[better]
+        if found.prepared is not None:
+            tensors = zip(self.prepared.tensors, ready.tensors, strict=True)
+            put = tuple(_put(old, new, rows, better, self.z.shape[0]) for old, new in tensors)
+            self.prepared = replace(self.prepared, tensors=put)
         self.z[rows], self.residual[rows] = z[better], residual[better]
         self.steps[self.active] += steps
         self.converged[rows] = residual[better] <= accuracy
@@ -132,6 +136,16 @@ class Rounds:
         certificate = replace(self.prepared.certificate, empty=self.empty, unbounded=self.unbounded)
         iterate = Iterate(self.z, self.residual, self.steps, self.converged, self.finite)
         return iterate, Prepared(self.prepared.tensors, certificate)
+
+
+def _put(old: Tensor, new: Tensor, rows: Tensor, picked: Tensor, batch: int) -> Tensor:
+    """old (1|batch, …) with its `rows` replaced by those of new (1|B, …) that are `picked` (B,); itself where both are
+    shared."""
+    if old.shape[0] == 1 and new.shape[0] == 1 and batch > 1:
+        return old
+    whole = old.expand(batch, *old.shape[1:]).clone()
+    whole[rows] = new.expand(picked.shape[0], *new.shape[1:])[picked]
+    return whole
 
 
 def _flag(flag: Tensor | None, like: Tensor) -> Tensor:

@@ -46,12 +46,16 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Polished:
-    """A state (B, d), the steps that led to it (B,), and samples certified infeasible or unbounded on the way (B,)."""
+    """A state (B, d), the steps that led to it (B,), and samples certified infeasible or unbounded on the way (B,).
+
+    `prepared` is the map whose state it is, where that is another one, which rounding blurs less.
+    """
 
     z: Tensor
     steps: Tensor
     infeasible: Tensor
     unbounded: Tensor
+    prepared: Prepared | None = None
 
 
 class Splitting(ABC):

@@ -7,7 +7,7 @@ map is averaged. Sources: Stellato et al., *OSQP* (2020), section 3; Eckstein & 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -165,15 +165,24 @@ class DouglasRachford(Frozen, Splitting):
         if not self.options.adaptive:
             return None
         primal, dual, _, x, w, y = self._residuals(z, theta, prepared)
-        sigma, metric, tau, v, eigenvalues = prepared.tensors
-        ratio = balance(primal, dual, tau[:, 0])
+        ratio = balance(primal, dual, prepared.tensors[2][:, 0])
         if ratio is None:
             return None
+        after = self._rescaled(theta, prepared, ratio)
+        return self._state(x, w, y, after), after
+
+    def _rescaled(self, theta: Theta, prepared: Prepared, ratio: Tensor) -> Prepared:
+        """The map with R multiplied by `ratio` (B,)."""
+        sigma, metric, tau, v, eigenvalues = prepared.tensors
         metric = metric * ratio[:, None]
-        state = torch.cat([sigma.sqrt() * x, metric.sqrt() * (w + y / metric)], dim=1)
         if v.shape[0] == 1:
-            return state, Prepared((sigma, metric, tau * ratio[:, None], v, eigenvalues), prepared.certificate)
-        return state, self._factorized(theta, sigma, metric, prepared.certificate)
+            return Prepared((sigma, metric, tau * ratio[:, None], v, eigenvalues), prepared.certificate)
+        return self._factorized(theta, sigma, metric, prepared.certificate)
+
+    def _state(self, x: Tensor, w: Tensor, y: Tensor, prepared: Prepared) -> Tensor:
+        """The state with these x, w = prox_{g/R}(v) and y = R(v − w)."""
+        sigma, metric, *_ = prepared.tensors
+        return torch.cat([sigma.sqrt() * x, metric.sqrt() * (w + y / metric)], dim=1)
 
     @override
     def polish(self, z: Tensor, theta: Theta, prepared: Prepared, tolerance: float, steps: int) -> Polished | None:
@@ -193,8 +202,14 @@ class DouglasRachford(Frozen, Splitting):
         start = (x, metric * (v - w))
         done = newton.finish(program, sigma, metric, start, residuals, tolerance=tolerance, steps=steps)
         done = finished(self.form.blocks, (p, q), (k, b), rest, done, tolerance=tolerance, steps=steps)
-        state = torch.cat([sigma.sqrt() * done.x, metric.sqrt() * (done.w + done.y / metric)], dim=1)
-        return Polished(state, done.steps, done.infeasible, done.unbounded)
+        found = Polished(self._state(done.x, done.w, done.y, prepared), done.steps, done.infeasible, done.unbounded)
+        held = self.error(found.z, theta, prepared)
+        blurred = (done.error <= tolerance) & ~(held <= tolerance)
+        if not bool(blurred.any()):
+            return found
+        other = torch.where(blurred[:, None], done.metric, metric)
+        after = self._factorized(theta, sigma, other, prepared.certificate)
+        return replace(found, z=self._state(done.x, done.w, done.y, after), prepared=after)
 
     @override
     def drift(self, z: Tensor, theta: Theta, prepared: Prepared, tolerance: float) -> tuple[Tensor, Tensor]:

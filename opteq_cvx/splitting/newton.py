@@ -61,6 +61,8 @@ class Program:
 class Finish:
     """The best point found: x (B, n), w and y (B, m), its error and the steps made before it was left, both (B,).
 
+    `metric` (B, m) is the R in which w is the prox of w + y/R: in another one rounding may leave less of it.
+
     `infeasible` and `unbounded` (B,) are certified from the last outer steps, which tend to the rays that prove it.
     """
 
@@ -71,6 +73,7 @@ class Finish:
     steps: Tensor
     infeasible: Tensor
     unbounded: Tensor
+    metric: Tensor
 
 
 @torch.no_grad()
@@ -87,13 +90,15 @@ def finish(
     """Newton steps from `start` = (x, y) until the error of each sample is below `tolerance`, at most `steps`."""
     parts, matrices, q, b, rest = program.blocks, program.matrices, program.q, program.b, program.data
     certain = infeasibility.certainty(tolerance, q.dtype)
-    x, y = start
+    x, y = start[0], _sound(program, metric, *start, residuals)
     center, before = x, x.new_full((x.shape[0],), torch.inf)
     penalty = Penalty.of(parts, metric, matrices, b, tolerance)
     growth = penalty.ceiling(penalty.terms(x, y, metric), torch.ones_like(before)).clamp_max(1.0)
     pull = torch.ones_like(before)[:, None]
     never = torch.zeros_like(before, dtype=torch.bool)
-    best = Finish(x, torch.zeros_like(y), y, before, torch.zeros_like(before, dtype=torch.int64), never, never)
+    best = Finish(
+        x, torch.zeros_like(y), y, before, torch.zeros_like(before, dtype=torch.int64), never, never, metric + 0.0 * y
+    )
     for step in range(1, steps + 1):
         r, weak = metric * growth, sigma * pull
         prox = proxes.bind(parts, y.shape[1], 1.0 / r, rest, None)
@@ -102,7 +107,7 @@ def finish(
         moved = r * (v - w)
         primal, dual, gap = residuals(x, w, moved)
         error = torch.maximum(torch.maximum(primal, dual), gap).nan_to_num(torch.inf)
-        best = _better(best, x, w, moved, error, step, tolerance)
+        best = _better(best, (x, w, moved, r), error, step, tolerance)
         over = (best.error <= tolerance) | best.infeasible | best.unbounded
         if bool(over.all()) or step == steps:
             break
@@ -154,16 +159,26 @@ def finish(
     return best
 
 
-def _better(best: Finish, x: Tensor, w: Tensor, y: Tensor, error: Tensor, step: int, tolerance: float) -> Finish:
+def _sound(program: Program, metric: Tensor, x: Tensor, y: Tensor, residuals: Residuals) -> Tensor:
+    """The multipliers y; 0 for samples where Kᵀy is nowhere near −(Px + q), as outer steps take long to bring back what
+    steps in a wrong metric have left."""
+    v = program.matrices.image(x) + program.b + y / metric
+    w = proxes.bind(program.blocks, y.shape[1], 1.0 / metric, program.data, None)(v)
+    _, dual, gap = residuals(x, w, metric * (v - w))
+    return torch.where((torch.maximum(dual, gap) < WORTHLESS)[:, None], y, 0.0)
+
+
+def _better(best: Finish, point: tuple[Tensor, ...], error: Tensor, step: int, tolerance: float) -> Finish:
     """The better of two points, sample by sample; samples that are done keep theirs."""
     worthless = torch.minimum(error, best.error) >= WORTHLESS
     take = ((error < best.error) | worthless) & (best.error > tolerance)
-    pick = take[:, None]
+    pick, (x, w, y, metric) = take[:, None], point
     return replace(
         best,
         x=torch.where(pick, x, best.x),
         w=torch.where(pick, w, best.w),
         y=torch.where(pick, y, best.y),
+        metric=torch.where(pick, metric, best.metric),
         error=torch.where(take, error, best.error),
         steps=torch.where(best.error > tolerance, torch.full_like(best.steps, step), best.steps),
     )
