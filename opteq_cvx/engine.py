@@ -73,7 +73,7 @@ def forward_solve(
         hopeless = trace is None and bad is not None and z0.device.type == "cpu" and bool(bad.any())
         escape = rate >= 1.0 and _may_escape(ready.certificate)
         if trace is None and progress is None and stop.max_steps > LOOK and escape:
-            wanted = ~bad if hopeless and bad is not None else torch.ones_like(z0[:, 0], dtype=torch.bool)
+            wanted = ~bad if hopeless and bad is not None else z0.new_ones(z0.shape[0], dtype=torch.bool)
             return _watched(splitting, iteration, restrict, theta, ready, z0, stop, wanted)
         if hopeless and bad is not None:
             done = _skipping(iteration, restrict, z0, stop, ~bad, progress)

@@ -14,6 +14,7 @@ import numpy as np
 import scipy.linalg as la
 import scipy.sparse as sp
 import scipy.sparse.linalg as spla
+from scipy.sparse.csgraph import structural_rank
 
 from opteq_cvx.ir.frozen import Array
 from opteq_cvx.verify.cones import Chart, charts
@@ -114,8 +115,15 @@ def _newton(
 
 def _solve(system: sp.csc_array, right: Array, size: float) -> Array | None:
     """The solution by sparse LU where that is sound, else, for small systems, of least norm; None if
-    neither."""
+    neither.
+
+    SuperLU writes outside of its memory where a matrix is singular by its pattern and stores zeros (SciPy 1.17), which
+    ends the process.
+    """
+    system.eliminate_zeros()
     try:
+        if structural_rank(system) < system.shape[0]:
+            raise RuntimeError("singular by its pattern")
         step = np.asarray(spla.splu(system).solve(right))
         error = float(np.abs(system @ step - right).max(initial=0.0))
         if (
