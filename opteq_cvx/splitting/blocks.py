@@ -26,6 +26,9 @@ AWAY = 1e2  # a constant within so many units of rounding of a set lies in it
 PLANES = ("simplex", "box_plane")
 """Sets on which a piecewise linear function keeps a prox: `OnPlane`."""
 
+EVERYWHERE = frozenset({Trait.HOMOGENEOUS, Trait.SMOOTH, Trait.QUADRATIC})
+"""Traits of functions that act entry by entry and have no domain: they are finite everywhere."""
+
 BOUNDS = ("lower", "upper")
 """Data of atoms that may be infinite."""
 
@@ -98,16 +101,19 @@ class Block(Frozen):
 
     def value(self, y: Tensor, theta: Sequence[Tensor]) -> Tensor:
         """⟨w, f(s∘y + b)⟩ at y (B, rows), (B,): the block's function, without its interval."""
+        value = self.entries(y.reshape(y.shape[0], *self.index.shape), theta)
+        return value.flatten(1).sum(1) if value.ndim > 1 else value
+
+    def entries(self, y: Tensor, theta: Sequence[Tensor]) -> Tensor:
+        """w · f(s∘y + b) at y (B, *event), not yet summed."""
         values, ndim = list(theta), self.index.ndim + 1
         weight = _align(values.pop(0), ndim) if self.weight is not None else None
         s = _align(values.pop(0), ndim) if self.scale is not None else None
         b = _align(values.pop(0), ndim) if self.offset is not None else None
         data = {key: _align(values.pop(0), ndim) for key in self.data}
-        x = y.reshape(y.shape[0], *self.index.shape)
-        x = x if s is None else s * x
+        x = y if s is None else s * y
         value = self.f.value(x if b is None else x + b, data)
-        value = value if weight is None else weight * value
-        return value.flatten(1).sum(1) if value.ndim > 1 else value
+        return value if weight is None else weight * value
 
     def shares(self, w: Tensor, y: Tensor, theta: Sequence[Tensor]) -> list[tuple[Term, Tensor, Tensor]]:
         """(term, point, multiplier) of the function and of the interval, for y (B, rows) ∈ ∂(f + ι)(w) of u[index].
@@ -171,10 +177,13 @@ class Block(Frozen):
             return None
         return _any(theta[0] < 0)
 
-    def empty(self, theta: Sequence[Tensor]) -> Tensor | None:
-        """(1|B,) whether the block's set is empty at these values (a box with lower > upper)."""
+    def empty(self, theta: Sequence[Tensor], like: Tensor | None = None) -> Tensor | None:
+        """(1|B,) whether the block's set is empty at these values (a box with lower > upper).
+
+        `like` is on the device of the flags, where there is no theta to tell it.
+        """
         if self.interval is not None:
-            return self.interval.empty(list(theta)[len(theta) - len(self.interval.exprs) :])
+            return self._empty_beside(self.interval, theta, theta[0] if theta else like)
         values = list(theta)[len(theta) - len(self.data) :]
         flag = self.f.empty(dict(zip(self.data, values, strict=True)))
         found = None if flag is None else _any(flag)
@@ -182,6 +191,26 @@ class Block(Frozen):
             return found
         constant = self._constant_outside(theta)
         return constant if found is None else found | constant
+
+    def _empty_beside(self, interval: "Block", theta: Sequence[Tensor], like: Tensor | None) -> Tensor | None:
+        """(1|B,) whether the interval is empty or misses the domain of f (log x beside x ≤ 0).
+
+        From any point of a domain the point of the interval next to it lies in the domain, too, if any does.
+        """
+        count = len(theta) - len(interval.exprs)
+        found = interval.empty(theta[count:])
+        if self.f.traits & EVERYWHERE or like is None:
+            return found
+        own, data = replace(self, weight=None, interval=None), list(theta)[:count]
+        weight = data.pop(0) if self.weight is not None else None
+        step = torch.ones(1, dtype=theta[0].dtype if theta else torch.float64, device=like.device)
+        inside = own.bind(step, data)(step.new_zeros(1, *self.index.shape))
+        near = interval.bind(step, theta[count:])(inside)
+        missed = (own.entries(near, data) == torch.inf) & (near != inside)
+        if weight is not None:
+            missed = missed & (_align(weight, missed.ndim) != 0)
+        bad = _any(missed)
+        return bad if found is None else found | bad
 
     def _constant_outside(self, theta: Sequence[Tensor]) -> Tensor:
         """(1|B,) whether some entry with scale 0 is a constant outside of the set."""

@@ -10,9 +10,10 @@ from opteq_cvx.ir.frozen import size
 from opteq_cvx.ir.program import Program, Term
 from opteq_cvx.maps.affine import affine
 from opteq_cvx.maps.evaluate import Environment
+from opteq_cvx.maps.peek import known_true
 from opteq_cvx.splitting.pieces import product
 
-TINY = 1e-10  # the step with which a prox becomes the projection onto the domain
+TINY = 1e-10  # the step with which a prox becomes the projection onto the domain; where the value allows it, far less
 SLACK = 0.4  # rounding to this power is how far outside, relatively, an iterate may lie
 
 
@@ -65,10 +66,19 @@ def _curved(term: Term, x: Tensor, env: Environment) -> Tensor | None:
 
 def _inside(f: Atom, x: Tensor, value: Tensor, data: Mapping[str, Tensor]) -> Tensor:
     """x, put onto the domain of f where it lies outside by no more than an iterate's rounding (x of a solved program
-    may be -1e-12 where f needs x >= 0); `value` is f(x)."""
-    onto = f.prox(x.detach(), torch.full_like(value.detach(), TINY), data).detach()
-    near = (onto - x).abs() <= torch.finfo(x.dtype).eps ** SLACK * (1.0 + x.abs())
-    return torch.where(torch.isfinite(value) | ~near, x, x + (onto - x.detach()))
+    may be -1e-12 where f needs x >= 0); `value` is f(x).
+
+    The smaller the step of the prox, the closer to the boundary, where f may be infinite.
+    """
+    if known_true(torch.isfinite(value)):
+        return x
+    eps, here, found = torch.finfo(x.dtype).eps, x.detach(), x
+    for step in (TINY, eps * eps):
+        onto = f.prox(here, torch.full_like(value.detach(), step), data).detach()
+        near = (onto - here).abs() <= eps**SLACK * (1.0 + here.abs())
+        finite = torch.isfinite(f.value(onto, data).detach())
+        found = torch.where(torch.isfinite(value) | ~finite | ~near, found, x + (onto - here))
+    return found
 
 
 def term_data(term: Term, env: Environment) -> dict[str, Tensor]:

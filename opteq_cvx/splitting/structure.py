@@ -27,14 +27,14 @@ class Structure(Frozen):
     def certificate(self, theta: Sequence[Tensor], modulus: Tensor | None, convex: Tensor | None) -> Certificate:
         """Combine the quadratic's certificate with the signs of the weights and the emptiness of the sets."""
         empty: Tensor | None = None
-        values = list(theta)
+        values, like = list(theta), convex if modulus is None else modulus
         for block in self.blocks:
             count = len(block.exprs)
             own, values = values[:count], values[count:]
             negative = block.negative_weight(own)
             if negative is not None:
                 convex = ~negative if convex is None else convex & ~negative
-            bad = block.empty(own)
+            bad = block.empty(own, like)
             if bad is not None:
                 empty = bad if empty is None else empty | bad
         return Certificate(modulus, convex, empty)
