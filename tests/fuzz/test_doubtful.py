@@ -1,0 +1,64 @@
+"""What decides where two statuses are right, or one is a limit, on programs whose answer is known."""
+
+import cvxpy as cp
+import numpy as np
+import pytest
+
+from tests.fuzz.check import violation
+from tests.fuzz.doubtful import has_feasible_point, has_ray, only_in_the_limit
+
+X, Y = cp.Variable(2, name="x"), cp.Variable(2, name="y")
+EMPTY = [cp.sum(X) <= 0, cp.sum(X) >= 1]
+
+
+@pytest.mark.parametrize(
+    ("objective", "constraints", "expected"),
+    [
+        (cp.sum(Y), [*EMPTY, Y <= 3], True),
+        (cp.sum(Y), [*EMPTY, Y >= 3], False),
+        (cp.sum(Y) - cp.sum(cp.log(X + 1)), EMPTY, True),
+        (cp.sum(Y) + 0.1 * cp.sum_squares(Y), EMPTY, False),
+        (Y[0], [Y[0] == 1, Y[0] == 2], False),
+        (Y[0], [Y[1] == 1, Y[1] == 2], True),
+    ],
+)
+def test_rays_of_infeasible_programs(
+    objective: cp.Expression, constraints: list[cp.Constraint], expected: bool
+) -> None:
+    assert has_ray(cp.Problem(cp.Minimize(objective), constraints)) is expected
+
+
+@pytest.mark.parametrize(
+    ("barrier", "bound", "expected"),
+    [
+        (-cp.sum(cp.log(X)), 0.0, True),
+        (cp.sum(cp.inv_pos(X)), 0.0, True),
+        (-cp.sum(cp.log(X)), 1.0, False),
+        (-cp.sum(cp.sqrt(X)), 0.0, False),
+        (-cp.sum(cp.entr(X)), 0.0, False),
+        (cp.norm1(X), 0.0, False),
+    ],
+)
+def test_programs_whose_only_points_are_at_the_edge(barrier: cp.Expression, bound: float, expected: bool) -> None:
+    problem = cp.Problem(cp.Minimize(barrier + cp.sum_squares(X - 1)), [bound >= X])
+    assert only_in_the_limit(problem) is expected
+
+
+@pytest.mark.parametrize(
+    ("objective", "constraints", "expected"),
+    [
+        (cp.sum(cp.power(X - 2, 1.5)), [cp.sum(X) <= 4.5], True),
+        (cp.sum(cp.power(X - 2, 1.5)), [cp.sum(X) <= 3.5], False),
+        (cp.sum(X), [cp.sum(X) == 1, X >= 0.4], True),
+        (cp.sum(X), [cp.sum(X) == 1, X >= 0.6], False),
+    ],
+)
+def test_feasible_points(objective: cp.Expression, constraints: list[cp.Constraint], expected: bool) -> None:
+    assert has_feasible_point(cp.Problem(cp.Minimize(objective), constraints)) is expected
+
+
+def test_outside_of_a_constraints_domain_is_a_violation_without_measure() -> None:
+    constraint = cp.sum(cp.log(X)) >= 0
+    X.value = np.array([-1e-12, 5.0])
+    with np.errstate(invalid="ignore"):
+        assert violation(constraint) == np.inf
