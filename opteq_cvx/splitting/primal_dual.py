@@ -1,5 +1,7 @@
 """PDHG (Chambolle–Pock, Condat–Vũ) on min ½xᵀ(D + P)x + qᵀx + f(x) + g(Kx + b), K and P only ever multiplied with.
 
+(Small programs may form them, from products, for the Newton steps that finish what PDHG approaches slowly.)
+
 With T = 1/(ωνC + sG), S = ω/R (C, R, G column and row sums of |K| and row sums of |P|, ω the primal weight):
     x⁺ = prox_{T(½⟨x, Dx⟩ + f)}(x − T(Px + q + Kᵀy)),   v = y + S(K(2x⁺ − x) + b),   y⁺ = v − S prox_{g/S}(v/S).
 D is the diagonal of separable quadratics, which the prox absorbs; f is separable on disjoint coordinates. At a fixed
@@ -20,19 +22,22 @@ from opteq_cvx.atoms import Trait
 from opteq_cvx.errors import UnsupportedError, message
 from opteq_cvx.ir.frozen import Frozen
 from opteq_cvx.maps.evaluate import Environment
-from opteq_cvx.splitting import asked, blocks, infeasibility
-from opteq_cvx.splitting.contract import Certificate, Prepared, Splitting, Theta
-from opteq_cvx.splitting.matrices import Moved
+from opteq_cvx.splitting import asked, blocks, infeasibility, newton
+from opteq_cvx.splitting.contract import Certificate, Polished, Prepared, Splitting, Theta
+from opteq_cvx.splitting.jacobians import formable
+from opteq_cvx.splitting.matrices import Dense, Moved
 from opteq_cvx.splitting.operators import Products
 from opteq_cvx.splitting.power import largest
 from opteq_cvx.splitting.saddle import Proximal, Saddle
 from opteq_cvx.splitting.saddle_form import SaddleForm
-from opteq_cvx.splitting.sizes import most, top
+from opteq_cvx.splitting.sizes import most, optimality, top
 from opteq_cvx.splitting.structure import Structure
+from opteq_cvx.splitting.system import matmul
 
 EXTREME = 1e6  # ω never moves further than this from 1
 REBALANCE = 1.5  # ω changes when primal and dual residuals differ by more than the square of this
 MARGIN = 1.05  # above what power iteration finds of ν and s, which the Schur test bounds by 1
+SMALL, PULL = 128, 1e-6  # unknowns up to which Newton steps are made, and the weight of their proximal term beside 1/T
 FIXED = 3  # tensors of θ before the blocks: q, b, D
 
 
@@ -195,6 +200,36 @@ class PrimalDual(Frozen, Splitting):
             return torch.cat([ahead / root_t, (v - on_rows(v)) * root_s], dim=1)
 
         return advance
+
+    @override
+    def polish(self, z: Tensor, theta: Theta, prepared: Prepared, tolerance: float, steps: int) -> Polished | None:
+        """Newton steps where the program is so small that K and P may be formed, from their products."""
+        form, at, (q, b, d) = self.form, self._point(z, theta, prepared), theta[:FIXED]
+        n, m, parts = form.n, form.m, blocks.stacked((*form.outer, *form.inner))
+        rows = m + sum(block.index.size for block in form.inner)
+        work = z.shape[0] * n * n * (n + rows)
+        if n > SMALL or not formable(parts) or not newton.affordable(work, steps):
+            return None
+        (t, s), (inner, outer, _), products = self._steps(prepared), self.parts(theta), self.products(theta)
+        eye = torch.eye(n, dtype=z.dtype, device=z.device)
+        columns = [eye[i].expand(z.shape[0], n) for i in range(n)]
+        taken = [torch.as_tensor(block.index.reshape(-1).copy(), device=z.device) for block in form.inner]
+        picked = torch.cat(taken) if taken else torch.zeros(0, dtype=torch.int64, device=z.device)
+        k = torch.stack([torch.cat([products.image(e), e[:, picked]], dim=1) for e in columns], dim=2)
+        p = torch.stack([products.curved(e) + d * e for e in columns], dim=2)
+        shift = torch.cat([b, b.new_zeros(b.shape[0], picked.numel())], dim=1)
+        inverse = (1.0 / t)[:, picked]
+        height = max(s.shape[0], inverse.shape[0])
+        metric = torch.cat([s.expand(height, -1), inverse.expand(height, -1)], dim=1)
+
+        def residuals(x: Tensor, w: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            return optimality(x, w, y, q, shift, matmul(x, k.mT), matmul(x, p), matmul(y, k))
+
+        program = newton.Program(parts, Dense(p, k), q, shift, (*outer, *inner))
+        start = (at.x, torch.cat([at.y, at.normal[:, picked]], dim=1))
+        done = newton.finish(program, PULL / t, metric, start, residuals, tolerance=tolerance, steps=steps)
+        state = torch.cat([done.x / t.sqrt(), done.y[:, :m] / s.sqrt()], dim=1)
+        return Polished(state, done.steps, done.infeasible, done.unbounded)
 
     @override
     def primal(self, z: Tensor, theta: Theta, prepared: Prepared) -> Tensor:
