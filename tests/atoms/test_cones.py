@@ -25,6 +25,15 @@ def cones(dtype: torch.dtype) -> dict[str, tuple[Atom, Data]]:
     return {"exp_cone": (atom("exp_cone")(), {}), **powers}
 
 
+def test_a_point_on_a_second_order_cone_is_in_it_up_to_rounding_of_its_largest_entry() -> None:
+    """(‖x‖, x) with a zero in x, less one unit in the last place; further outside is outside."""
+    x = 1e8 * torch.tensor([0.0, 3.0, 4.0, 0.3], dtype=torch.float64)
+    length = torch.linalg.vector_norm(x)
+    for share, inside in ((1.0, True), (1.0 - 4e-16, True), (1.0 - 1e-6, False)):
+        value = atom("soc")().value(torch.cat([share * length[None], x]), {})
+        assert (value == 0.0).all() if inside else (value == torch.inf).all()
+
+
 @pytest.mark.parametrize("name", cones(torch.float64))
 @pytest.mark.parametrize("dtype", ROUNDING)
 def test_projection(name: str, dtype: torch.dtype) -> None:

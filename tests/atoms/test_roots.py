@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from opteq_cvx.atoms import Atom, atom
-from opteq_cvx.atoms.roots import newton, wright_omega
+from opteq_cvx.atoms.roots import fall_root, newton, wright_omega
 
 # torch.func loads torch's table of forward derivatives, which still calls torch.jit.script.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
@@ -22,6 +22,13 @@ def test_newton_finds_roots_of_steep_and_flat_functions() -> None:
 
     x = newton(residual, torch.zeros_like(shift), shift)
     assert torch.allclose(x**3 + x, shift, rtol=4e-16 * 3, atol=0)
+
+
+def test_without_weight_the_root_of_a_falling_power_is_the_positive_part() -> None:
+    v = torch.tensor([-3.0, -0.5, 0.0, 0.5, 7.0], dtype=torch.float64)
+    assert torch.equal(fall_root(v, torch.zeros_like(v), -1.0), v.clamp(min=0.0))
+    x = fall_root(v, torch.full_like(v, 0.3), -1.0)  # x − 0.3/x = v
+    torch.testing.assert_close(x, (v + (v * v + 1.2).sqrt()) / 2, rtol=1e-13, atol=0)
 
 
 def test_newton_keeps_nan_to_its_entry() -> None:

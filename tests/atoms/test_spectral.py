@@ -134,6 +134,26 @@ def test_second_derivative_at_equal_singular_values(name: str, values: list[floa
     _twice_agrees(SMOOTH_LENGTHS[name], v)
 
 
+@pytest.mark.parametrize("shape", [(4, 3), (3, 4), (3, 3)], ids=str)
+@pytest.mark.parametrize("name", [*SMOOTH, *SMOOTH_LENGTHS])
+def test_second_derivatives_of_a_batch_are_those_of_each_matrix(name: str, shape: tuple[int, int]) -> None:
+    """Two batch axes, so that no axis counted from the left is the one counted from the right."""
+    if name in SMOOTH and shape != (3, 3):
+        shape = (4, 4)
+    prox = SMOOTH_LENGTHS.get(name) or SMOOTH[name]
+    generator = torch.Generator().manual_seed(0)
+    v, g, h = torch.randn((3, 2, 3, *shape), dtype=torch.float64, generator=generator).unbind()
+    v = v + v.mT if name in SMOOTH else v
+
+    def second(v: Tensor, g: Tensor, h: Tensor) -> Tensor:
+        v, step = v.clone().requires_grad_(), STEP.expand(*v.shape[:-2], 1, 1)
+        (once,) = torch.autograd.grad((prox(v, step) * g).sum(), v, create_graph=True)
+        return torch.autograd.grad((once * h).sum(), v)[0]
+
+    alone = [second(*(t[i, j] for t in (v, g, h))) for i in range(2) for j in range(3)]
+    torch.testing.assert_close(second(v, g, h), torch.stack(alone).reshape(v.shape), rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("name", ["neg_log_det", "tr_inv", "norm_nuc"])
 def test_gradgradcheck_at_a_multiple_of_the_identity(name: str) -> None:
     v = (2.0 * torch.eye(3, dtype=torch.float64)).expand(2, 3, 3).clone().requires_grad_()

@@ -56,7 +56,9 @@ def test_the_unit_evaluates_sigma_without_iterating(name: str) -> None:
     W, b = oc.Weight((N, 4), name="W", seed=0), oc.Weight(N, name="b", seed=1)
     layer = oc.compile(cp.Problem(cp.Minimize(oc.activation(name)(u) - (W @ x + b) @ u))).double()
     assert layer.plan.name == "closed form"
-    value = torch.randn((3, 4), dtype=torch.float64)
+    value = torch.cat(
+        [torch.randn((3, 4), dtype=torch.float64), 40.0 * torch.eye(4, dtype=torch.float64)]
+    )  # and its ends
     (ours,) = layer(value)
     pre = value @ layer.weights.value("W").detach().T + layer.weights.value("b").detach()
     torch.testing.assert_close(ours.detach(), table(name).sigma(pre), rtol=1e-12, atol=1e-12)
