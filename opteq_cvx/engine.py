@@ -18,6 +18,7 @@ from opteq_cvx.selection import SecondStage
 from opteq_cvx.splitting.contract import Certificate, Prepared, Splitting, Theta
 from opteq_cvx.splitting.infeasibility import certainty
 from opteq_cvx.splitting.selected import Selected
+from opteq_cvx.stalled import EARLY, LATE, finished
 from opteq_cvx.status import Status, code
 
 SMALLEST_MARGIN = 1e-3  # tolerances are divided by at most 1/this for badly conditioned programs
@@ -72,19 +73,19 @@ def forward_solve(
         bad = _hopeless(ready.certificate, z0)
         hopeless = trace is None and bad is not None and z0.device.type == "cpu" and bool(bad.any())
         escape = rate >= 1.0 and _may_escape(ready.certificate)
-        if trace is None and progress is None and stop.max_steps > LOOK and escape:
+        if trace is None and progress is None and stop.max_steps > LOOK and (escape or splitting.descends):
             wanted = ~bad if hopeless and bad is not None else z0.new_ones(z0.shape[0], dtype=torch.bool)
             return _watched(splitting, iteration, restrict, theta, ready, z0, stop, wanted)
         if hopeless and bad is not None:
-            done = _skipping(iteration, restrict, z0, stop, ~bad, progress)
-            return done, _with_drift(splitting, theta, ready, done, tolerance)
+            done = _skipping(iteration, restrict, z0, _kept(stop), ~bad, progress)
+            return _concluded(splitting, theta, ready, done, stop, ~bad)
         if trace is None and progress is None:
-            done = _begun(splitting, iteration, restrict, theta, ready, z0, stop)
+            done = _begun(splitting, iteration, restrict, theta, ready, z0, _kept(stop))
         else:
-            done = iteration.run(restrict, z0, stop, history=trace is not None, progress=progress)
+            done = iteration.run(restrict, z0, _kept(stop), history=trace is not None, progress=progress)
         if trace is not None:
             trace.history = done.history
-        return done, _with_drift(splitting, theta, ready, done, tolerance)
+        return _concluded(splitting, theta, ready, done, stop, torch.ones_like(done.converged))
 
     return solve if trace is not None or progress is not None else in_blocks(solve)
 
@@ -120,20 +121,21 @@ def _watched(
     stop: Stop,
     wanted: Tensor,
 ) -> tuple[Iterate, Prepared]:
-    """Iterate, and stop early where a look at the drift certifies that the program is unbounded or infeasible."""
+    """Iterate, and stop early where a look at the drift certifies that the program is unbounded or infeasible, or where
+    Newton steps that cost little finish what is slow."""
     early = replace(stop, max_steps=LOOK)
     if bool(wanted.all()):
         done = _begun(splitting, iteration, restrict, theta, ready, z0, early)
     else:
         done = _skipping(iteration, restrict, z0, early, wanted, None)
     ready = _with_drift(splitting, theta, ready, done, stop.tolerance)
-    certificate = ready.certificate
-    left = wanted & done.finite & ~done.converged
-    for flag in (certificate.empty, certificate.unbounded):
-        left = left if flag is None else left & ~flag
+    left = _unsettled(ready.certificate, done, wanted)
+    done = finished(splitting, theta, ready, done, stop, left, EARLY)
+    left = left & ~done.converged
     if not bool(left.any()):
         return done, ready
-    rest = _skipping(iteration, restrict, done.z, replace(stop, max_steps=stop.max_steps - LOOK), left, None)
+    used = int(done.steps.max())
+    rest = _skipping(iteration, restrict, done.z, _kept(replace(stop, max_steps=stop.max_steps - used)), left, None)
     picked = left[:, None]
     done = Iterate(
         torch.where(picked, rest.z, done.z),
@@ -142,7 +144,31 @@ def _watched(
         torch.where(left, rest.converged, done.converged),
         torch.where(left, rest.finite, done.finite),
     )
-    return done, _with_drift(splitting, theta, ready, done, stop.tolerance)
+    return _concluded(splitting, theta, ready, done, stop, left)
+
+
+def _concluded(
+    splitting: Splitting, theta: Theta, ready: Prepared, done: Iterate, stop: Stop, wanted: Tensor
+) -> tuple[Iterate, Prepared]:
+    """The end of a solve: what is unbounded or infeasible is certified, and what else is left is taken further."""
+    ready = _with_drift(splitting, theta, ready, done, stop.tolerance)
+    if stop.max_steps <= LOOK:
+        return done, ready
+    left = _unsettled(ready.certificate, done, wanted)
+    return finished(splitting, theta, ready, done, stop, left, LATE), ready
+
+
+def _kept(stop: Stop) -> Stop:
+    """The same with steps kept back for the end, where there are many."""
+    return replace(stop, max_steps=stop.max_steps - LATE) if stop.max_steps > LOOK else stop
+
+
+def _unsettled(certificate: Certificate, done: Iterate, wanted: Tensor) -> Tensor:
+    """(B,) the wanted samples that may have a solution and have not been brought to it."""
+    left = wanted & done.finite & ~done.converged
+    for flag in (certificate.empty, certificate.unbounded):
+        left = left if flag is None else left & ~flag
+    return left
 
 
 def _with_drift(splitting: Splitting, theta: Theta, ready: Prepared, done: Iterate, tolerance: float) -> Prepared:

@@ -208,10 +208,12 @@ class DavisYin(Frozen, Splitting):
     def error(self, z: Tensor, theta: Theta, prepared: Prepared) -> Tensor:
         at, q = self._point(z, theta, prepared), theta[0]
         primal = torch.maximum(top(at.x - at.u), top(at.x - at.w)) / most((top(at.x), top(at.u), top(at.w)))
-        sizes = (top(at.px), top(q), top(at.normal), top(at.y))
-        dual = top(at.px + q + at.normal + at.y) / most(sizes)
-        ends = ((at.x * at.px).sum(1), (at.x * q).sum(1), (at.normal * at.u).sum(1), (at.y * at.w).sum(1))
-        gap = (ends[0] + ends[1] + ends[2] + ends[3]).abs() / most([e.abs() for e in ends])
+        gradient, share = at.px + q, cancelled(z.dtype)
+        sizes = (share * top(at.px), share * top(q), top(gradient), top(at.normal), top(at.y))
+        dual = top(gradient + at.normal + at.y) / most(sizes)
+        ends = ((at.x * gradient).sum(1), (at.normal * at.u).sum(1), (at.y * at.w).sum(1))
+        parts = (share * (at.x * at.px).sum(1), share * (at.x * q).sum(1), *ends)
+        gap = (ends[0] + ends[1] + ends[2]).abs() / most([e.abs() for e in parts])
         return torch.maximum(torch.maximum(primal, dual), gap)
 
     @override
@@ -258,7 +260,8 @@ class DavisYin(Frozen, Splitting):
         def residuals(x: Tensor, w: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             primal = top(self.gather(x) - w) / most((top(x), top(w)))
             px, ky = slope(x), y @ k[0]
-            dual = top(px + theta[0] + ky) / most((top(px), top(theta[0]), top(ky)))
+            gradient, share = px + theta[0], cancelled(z.dtype)
+            dual = top(gradient + ky) / most((share * top(px), share * top(theta[0]), top(gradient), top(ky)))
             return primal, dual, torch.zeros_like(primal)
 
         curvature = p.diagonal(dim1=1, dim2=2).amax(dim=1, keepdim=True)
@@ -266,7 +269,9 @@ class DavisYin(Frozen, Splitting):
         program = newton.Program(form.joint, Dense(p, k), theta[0], z.new_zeros(1, m), (*first, *second))
         sigma, metric = (SIGMA * scale).expand(-1, n), (RHO * scale).expand(-1, m)
         start = (at.x, self._rows(at.normal, at.y))
-        done = newton.finish(program, sigma, metric, start, residuals, tolerance=tolerance, steps=steps)
+        done = newton.finish(
+            program, sigma, metric, start, residuals, tolerance=tolerance, steps=steps, share=cancelled(z.dtype)
+        )
         count = sum(b.index.size for b in form.first)
         y = torch.zeros_like(done.x).index_copy(
             1, torch.as_tensor(form.picked[count:].copy(), device=z.device), done.y[:, count:]
@@ -318,3 +323,11 @@ class DavisYin(Frozen, Splitting):
         w = self._rows(before.u, before.w)
         found = infeasibility.judge(form.joint, (*first, *second), w, dx, dy, moved, tolerance)
         return found.infeasible, found.unbounded
+
+
+def cancelled(dtype: torch.dtype) -> float:
+    """The share of |Px| and |q| below which their sum is not asked to be accurate, as far as the precision allows.
+
+    Px + q is one gradient, and may be far smaller than its parts where a heavy square is nearly 0.
+    """
+    return min(1.0, float(1e4 * torch.finfo(dtype).eps ** 0.5))

@@ -86,8 +86,12 @@ def finish(
     *,
     tolerance: float,
     steps: int,
+    share: float = 1.0,
 ) -> Finish:
-    """Newton steps from `start` = (x, y) until the error of each sample is below `tolerance`, at most `steps`."""
+    """Newton steps from `start` = (x, y) until the error of each sample is below `tolerance`, at most `steps`.
+
+    The gradient is asked to vanish relative to Kᵀy and to this `share` of Px and q.
+    """
     parts, matrices, q, b, rest = program.blocks, program.matrices, program.q, program.b, program.data
     certain = infeasibility.certainty(tolerance, q.dtype)
     x, y = start[0], _sound(program, metric, *start, residuals)
@@ -113,7 +117,7 @@ def finish(
             break
         px, ky = matrices.curved(x), matrices.back(moved)
         gradient = px + q + ky + weak * (x - center)
-        size = most([top(px), top(q.expand_as(x)), top(ky)])
+        size = most([share * top(px), share * top(q.expand_as(x)), top(ky)])
         terms = penalty.terms(x, y, r)
         noise = penalty.noise(terms, r)
         done = top(gradient) <= torch.maximum(size * (INNER * primal).clamp_min(0.3 * tolerance), noise)
