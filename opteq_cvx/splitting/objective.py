@@ -68,16 +68,19 @@ def _inside(f: Atom, x: Tensor, value: Tensor, data: Mapping[str, Tensor]) -> Te
     """x, put onto the domain of f where it lies outside by no more than an iterate's rounding (x of a solved program
     may be -1e-12 where f needs x >= 0); `value` is f(x).
 
-    The smaller the step of the prox, the closer to the boundary, where f may be infinite.
+    The smaller the step of the prox, the closer to the boundary, where f may be infinite, or jump (x²/y at the origin):
+    of two steps the one whose value is smaller counts.
     """
     if known_true(torch.isfinite(value)):
         return x
     eps, here, found = torch.finfo(x.dtype).eps, x.detach(), x
+    least = torch.full_like(value.detach(), torch.inf)
     for step in (TINY, eps * eps):
-        onto = f.prox(here, torch.full_like(value.detach(), step), data).detach()
+        onto = f.prox(here, torch.full_like(least, step), data).detach()
         near = (onto - here).abs() <= eps**SLACK * (1.0 + here.abs())
-        finite = torch.isfinite(f.value(onto, data).detach())
-        found = torch.where(torch.isfinite(value) | ~finite | ~near, found, x + (onto - here))
+        worth = f.value(onto, data).detach().abs()
+        found = torch.where(torch.isfinite(value) | ~(worth < least) | ~near, found, x + (onto - here))
+        least = torch.minimum(least, torch.where(worth.isnan(), torch.inf, worth))
     return found
 
 

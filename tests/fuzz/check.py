@@ -85,10 +85,19 @@ def examine(
                 classify(made, out, gradients=gradients, repeat=repeat, limit=limit)
             except Exception as error:
                 place = traceback.extract_tb(error.__traceback__)[-1]
-                out.verdict = "slow" if isinstance(error, TimeUpError) else "crashed"
+                out.verdict = "slow" if interrupted(error) else "crashed"
                 out.note = f"{type(error).__name__}: {error} [{place.filename.split('/')[-1]}:{place.lineno}]"[:400]
     out.choices = list(source.record)
     return out
+
+
+def interrupted(error: BaseException | None) -> bool:
+    """Whether an error is the limit's, or that of torch whose transforms it has interrupted."""
+    if error is None:
+        return False
+    if isinstance(error, TimeUpError) or "dynamicLayerStack" in str(error):
+        return True
+    return interrupted(error.__cause__ or error.__context__)
 
 
 def classify(made: Made, out: Outcome, *, gradients: bool, repeat: tuple[str, ...], limit: float) -> None:

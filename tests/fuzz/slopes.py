@@ -12,10 +12,26 @@ from tests.fuzz.program import Made
 
 SLOPE = 1e-3  # gradients against differences of the exact solver
 SCALES = (0.1, 1e-3)  # of the steps
+BESIDE = 1e-3  # how far to the side a derivative that seems wrong is looked at again
 
 
 def differentiated(made: Made, layer: Any, arrays: list[torch.Tensor], order: list[int]) -> str:
-    """One directional derivative of a random functional of the solution, against differences of the exact solver."""
+    """One directional derivative of a random functional of the solution, against differences of the exact solver.
+
+    Where pieces meet so that their kinks cancel (as in max(t, 0) − max(−t, 0) at 0) the rule of the kinks need not give
+    the derivative of the whole. A derivative that is wrong there only is right beside the point.
+    """
+    found = _at(made, layer, arrays, order)
+    if not found.startswith("wrong"):
+        return found
+    rng, aside = np.random.default_rng(1), []
+    for i, a in zip(order, arrays, strict=True):
+        move = torch.as_tensor(made.builder.inputs[i].project(rng.normal(size=a.shape[1:])), dtype=a.dtype)
+        aside.append(a + BESIDE * move)
+    return f"unchecked: right beside the point, at it {found}" if _at(made, layer, aside, order) == "right" else found
+
+
+def _at(made: Made, layer: Any, arrays: list[torch.Tensor], order: list[int]) -> str:
     rng = np.random.default_rng(0)
     problem, b = made.problem, made.builder
     tensors = [a.clone().requires_grad_() for a in arrays]

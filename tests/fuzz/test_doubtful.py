@@ -51,6 +51,7 @@ def test_programs_whose_only_points_are_at_the_edge(barrier: cp.Expression, boun
         (cp.sum(cp.power(X - 2, 1.5)), [cp.sum(X) <= 3.5], False),
         (cp.sum(X), [cp.sum(X) == 1, X >= 0.4], True),
         (cp.sum(X), [cp.sum(X) == 1, X >= 0.6], False),
+        (cp.sum(X) + cp.sum_squares(Y), [cp.sum(X) == 1], True),
     ],
 )
 def test_feasible_points(objective: cp.Expression, constraints: list[cp.Constraint], expected: bool) -> None:

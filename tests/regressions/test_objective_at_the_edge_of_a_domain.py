@@ -30,3 +30,15 @@ def test_the_objective_just_outside(name: str) -> None:
     env = Environment({}, torch.float64, torch.device("cpu"))
     x = torch.tensor([[OUTSIDE, 0.0, OUTSIDE]], dtype=torch.float64)
     assert float(objective(program(name, 800.0), {"x": x}, env)) == pytest.approx(0.0, abs=2e-5)
+
+
+def test_where_the_function_jumps_at_the_edge() -> None:
+    """x²/y is 0 at the origin, and anything beside it."""
+    x, y = cp.Variable(2, name="x"), cp.Variable(name="y")
+    found = read(cp.Problem(cp.Minimize(350.0 * cp.quad_over_lin(x, y)))).program
+    env = Environment({}, torch.float64, torch.device("cpu"))
+    point = {
+        "x": torch.tensor([[1e-9, -2e-10]], dtype=torch.float64),
+        "y": torch.tensor([-2e-12], dtype=torch.float64),
+    }
+    assert float(objective(found, point, env)) == pytest.approx(0.0, abs=1e-5)
