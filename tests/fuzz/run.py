@@ -2,9 +2,11 @@
 
 import time
 from dataclasses import asdict, dataclass
+from functools import cache
 
 import numpy as np
 import torch
+import torch.fx.experimental.symbolic_shapes  # SymPy, which torch imports when first asked: no limit may fall into it
 
 from tests.fuzz.check import SLOW, Outcome, examine
 from tests.fuzz.program import make
@@ -12,6 +14,7 @@ from tests.fuzz.records import Record
 from tests.fuzz.repeat import chosen
 from tests.fuzz.source import Source, shrink
 
+WARM, ENDLESS = 2, 1e6  # a program of 0.1 s, and seconds
 GRADIENTS = 6  # one program in so many is differentiated, too
 
 
@@ -24,6 +27,13 @@ def run(seed: int, *, wild: bool = False, gradients: bool | None = None, limit: 
     return out
 
 
+@cache
+def ready() -> None:
+    """Import and compile what torch leaves to the first call of its transforms, before any limit runs."""
+    torch.func.vmap(torch.func.jacrev(torch.sin))(torch.ones(2, 2))
+    run(WARM, limit=ENDLESS)
+
+
 @dataclass(frozen=True)
 class Run:
     """A seed to its record, in one thread; `limit` is that of processor time for solving."""
@@ -34,6 +44,7 @@ class Run:
 
     def __call__(self, seed: int, *, text: bool = False) -> Record:
         torch.set_num_threads(1)
+        ready()
         begin = time.process_time()
         out = asdict(run(seed, wild=self.wild, limit=self.limit))
         out.pop("choices")  # the seed replays them
