@@ -17,7 +17,7 @@ from opteq_cvx.iterate.watch import WATCH
 BOUND = 0.4  # a state of norm above this power of the dtype's largest number has left every bounded set
 ROUNDING = 4.0  # a residual below this many units of rounding, relative to ‖z‖, cannot be asked for
 SHARE = 0.75  # rows are compacted when at most this share of them is still iterating
-WORTHLESS = 0.5  # relative errors from which on the latest point is kept, not the first one
+WORTHLESS = 0.5  # relative errors from which on the latest point is kept, not the first; `splitting.sizes` has it, too
 LOOK = 10  # every so many checks the norms are compared with their bound even where all seems well
 SMALL = 8  # never compact fewer rows than this: the gather costs more than it saves
 

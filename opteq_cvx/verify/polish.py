@@ -121,18 +121,12 @@ def _solve(system: sp.csc_array, right: Array, size: float) -> Array | None:
     ends the process.
     """
     system.eliminate_zeros()
-    try:
-        if structural_rank(system) < system.shape[0]:
-            raise RuntimeError("singular by its pattern")
-        step = np.asarray(spla.splu(system).solve(right))
+    step = _by_factors(system, right) if structural_rank(system) == system.shape[0] else None
+    if step is not None:
         error = float(np.abs(system @ step - right).max(initial=0.0))
-        if (
-            error <= 1e-9 * float(np.abs(right).max(initial=0.0))
-            and float(np.abs(step).max(initial=0.0)) <= LONGEST * size
-        ):
+        sound = error <= 1e-9 * float(np.abs(right).max(initial=0.0))
+        if sound and float(np.abs(step).max(initial=0.0)) <= LONGEST * size:
             return step
-    except RuntimeError:  # exactly singular
-        pass
     if system.shape[0] > DENSE_LIMIT:
         return None
     try:
@@ -140,6 +134,13 @@ def _solve(system: sp.csc_array, right: Array, size: float) -> Array | None:
         step = la.lstsq(system.toarray(), right, cond=1e-12, overwrite_a=True, lapack_driver="gelsy")[0]
         return np.asarray(step)
     except (np.linalg.LinAlgError, ValueError):  # ValueError: not finite
+        return None
+
+
+def _by_factors(system: sp.csc_array, right: Array) -> Array | None:
+    try:
+        return np.asarray(spla.splu(system).solve(right))
+    except RuntimeError:  # exactly singular
         return None
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from opteq_cvx.adjoint.krylov import support
 from opteq_cvx.adjoint.krylov.automatic import Automatic
+from opteq_cvx.adjoint.krylov.cg import CG
 from opteq_cvx.adjoint.krylov.contract import System
 from opteq_cvx.adjoint.krylov.richardson import Richardson, suits
 from opteq_cvx.adjoint.krylov.support import Support
@@ -34,6 +35,22 @@ def wide_system(
     J = D_[:, :, None] * M
     eye = torch.eye(d, dtype=torch.float64)
     return System(restrict(torch.arange(batch)), transposed, restrict, rate), v, eye - (J.mT if transposed else J)
+
+
+@pytest.mark.parametrize("projector", [True, False])
+@pytest.mark.parametrize("top", [0.9, 0.9999])
+def test_steps_in_float32_reach_the_accuracy_of_float64(
+    generator: torch.Generator, projector: bool, top: float
+) -> None:
+    """Large enough for refinement; rows of every size, one of them zero; the hard one needs the finish in float64."""
+    system, v, A = wide_system(generator, projector, top, True, None)
+    found = CG().solve(system, v, tolerance=1e-11, max_steps=2000)
+    assert found.converged.all()
+    wanted = torch.linalg.solve(A, v[:, :, None])[:, :, 0]
+    size = v.norm(dim=1, keepdim=True).clamp_min(1e-300)
+    torch.testing.assert_close(found.w / size, wanted / size, atol=1e-10 / (1 - top), rtol=0)
+    gap = (A @ found.w[:, :, None])[:, :, 0] - v
+    assert (gap.norm(dim=1) <= 2e-11 * size[:, 0]).all()
 
 
 @pytest.mark.parametrize("projector", [True, False])

@@ -1,6 +1,8 @@
 """Roots take few steps, also in batches where some rows have none to find."""
 
 import importlib
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from opteq_cvx.atoms.neg_geo_mean import NegGeoMean
 from opteq_cvx.atoms.pow_cone import PowCone
 from opteq_cvx.ir.frozen import FrozenDict
 
+Residual = Callable[[Tensor], tuple[Tensor, Tensor]]
 SCALES = (1e-2, 1.0, 1e2)
 ROWS = [
     (KlDiv(), (2,), {}, 9),
@@ -27,7 +30,7 @@ def test_steps_are_few(
 ) -> None:
     counts: list[int] = []
 
-    def counted(residual, *rest):  # type: ignore[no-untyped-def]
+    def counted(residual: Residual, *rest: Any) -> Tensor:
         counts.append(0)
 
         def called(x: Tensor) -> tuple[Tensor, Tensor]:
