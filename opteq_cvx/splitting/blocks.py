@@ -204,7 +204,8 @@ class Block(Frozen):
         own, data = replace(self, weight=None, interval=None), list(theta)[:count]
         weight = data.pop(0) if self.weight is not None else None
         step = torch.ones(1, dtype=theta[0].dtype if theta else torch.float64, device=like.device)
-        inside = own.bind(step, data)(step.new_zeros(1, *self.index.shape))
+        rows = next((t.shape[0] for t in theta[:count] if t.shape[0] != 1), 1)
+        inside = own.bind(step, data)(step.new_zeros(rows, *self.index.shape))
         near = interval.bind(step, theta[count:])(inside)
         missed = (own.entries(near, data) == torch.inf) & (near != inside)
         if weight is not None:

@@ -28,7 +28,7 @@ from opteq_cvx.splitting.operators import Products
 from opteq_cvx.splitting.power import largest
 from opteq_cvx.splitting.quadratic import ROUNDING
 from opteq_cvx.splitting.saddle import Proximal, Saddle
-from opteq_cvx.splitting.sizes import most, top
+from opteq_cvx.splitting.sizes import duality, most, stationary, top
 from opteq_cvx.splitting.structure import Structure
 from opteq_cvx.splitting.two_groups import TwoGroups
 
@@ -208,12 +208,8 @@ class DavisYin(Frozen, Splitting):
     def error(self, z: Tensor, theta: Theta, prepared: Prepared) -> Tensor:
         at, q = self._point(z, theta, prepared), theta[0]
         primal = torch.maximum(top(at.x - at.u), top(at.x - at.w)) / most((top(at.x), top(at.u), top(at.w)))
-        gradient, share = at.px + q, cancelled(z.dtype)
-        sizes = (share * top(at.px), share * top(q), top(gradient), top(at.normal), top(at.y))
-        dual = top(gradient + at.normal + at.y) / most(sizes)
-        ends = ((at.x * gradient).sum(1), (at.normal * at.u).sum(1), (at.y * at.w).sum(1))
-        parts = (share * (at.x * at.px).sum(1), share * (at.x * q).sum(1), *ends)
-        gap = (ends[0] + ends[1] + ends[2]).abs() / most([e.abs() for e in parts])
+        dual = stationary(at.px + q + at.normal + at.y, at.px, q, [at.normal, at.y])
+        gap = duality(at.x, at.px, q, [(at.normal * at.u).sum(1), (at.y * at.w).sum(1)])
         return torch.maximum(torch.maximum(primal, dual), gap)
 
     @override
@@ -260,18 +256,14 @@ class DavisYin(Frozen, Splitting):
         def residuals(x: Tensor, w: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             primal = top(self.gather(x) - w) / most((top(x), top(w)))
             px, ky = slope(x), y @ k[0]
-            gradient, share = px + theta[0], cancelled(z.dtype)
-            dual = top(gradient + ky) / most((share * top(px), share * top(theta[0]), top(gradient), top(ky)))
-            return primal, dual, torch.zeros_like(primal)
+            return primal, stationary(px + theta[0] + ky, px, theta[0], [ky]), torch.zeros_like(primal)
 
         curvature = p.diagonal(dim1=1, dim2=2).amax(dim=1, keepdim=True)
         scale = torch.where(curvature > 0, curvature, torch.ones_like(curvature))
         program = newton.Program(form.joint, Dense(p, k), theta[0], z.new_zeros(1, m), (*first, *second))
         sigma, metric = (SIGMA * scale).expand(-1, n), (RHO * scale).expand(-1, m)
         start = (at.x, self._rows(at.normal, at.y))
-        done = newton.finish(
-            program, sigma, metric, start, residuals, tolerance=tolerance, steps=steps, share=cancelled(z.dtype)
-        )
+        done = newton.finish(program, sigma, metric, start, residuals, tolerance=tolerance, steps=steps)
         count = sum(b.index.size for b in form.first)
         y = torch.zeros_like(done.x).index_copy(
             1, torch.as_tensor(form.picked[count:].copy(), device=z.device), done.y[:, count:]
@@ -323,11 +315,3 @@ class DavisYin(Frozen, Splitting):
         w = self._rows(before.u, before.w)
         found = infeasibility.judge(form.joint, (*first, *second), w, dx, dy, moved, tolerance)
         return found.infeasible, found.unbounded
-
-
-def cancelled(dtype: torch.dtype) -> float:
-    """The share of |Px| and |q| below which their sum is not asked to be accurate, as far as the precision allows.
-
-    Px + q is one gradient, and may be far smaller than its parts where a heavy square is nearly 0.
-    """
-    return min(1.0, float(1e4 * torch.finfo(dtype).eps ** 0.5))

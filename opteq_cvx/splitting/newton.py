@@ -22,7 +22,7 @@ from opteq_cvx.splitting.blocks import Block
 from opteq_cvx.splitting.jacobians import jacobians
 from opteq_cvx.splitting.matrices import Matrices
 from opteq_cvx.splitting.penalty import GROW, Penalty
-from opteq_cvx.splitting.sizes import WORTHLESS, most, top
+from opteq_cvx.splitting.sizes import WORTHLESS, cancelled, most, top
 
 INNER = 0.1  # the gradient of φ is made so much smaller than the primal residual before multipliers move
 SHRINK, LEAST = 0.1, 1e-14  # σ falls by this factor where it is what holds x back, at most to this part of it
@@ -86,13 +86,10 @@ def finish(
     *,
     tolerance: float,
     steps: int,
-    share: float = 1.0,
 ) -> Finish:
-    """Newton steps from `start` = (x, y) until the error of each sample is below `tolerance`, at most `steps`.
-
-    The gradient is asked to vanish relative to Kᵀy and to this `share` of Px and q.
-    """
+    """Newton steps from `start` = (x, y) until the error of each sample is below `tolerance`, at most `steps`."""
     parts, matrices, q, b, rest = program.blocks, program.matrices, program.q, program.b, program.data
+    share = cancelled(q.dtype)
     certain = infeasibility.certainty(tolerance, q.dtype)
     x, y = start[0], _sound(program, metric, *start, residuals)
     center, before = x, x.new_full((x.shape[0],), torch.inf)
@@ -121,7 +118,7 @@ def finish(
         terms = penalty.terms(x, y, r)
         noise = penalty.noise(terms, r)
         done = top(gradient) <= torch.maximum(size * (INNER * primal).clamp_min(0.3 * tolerance), noise)
-        ends = most([e.sum(1).abs() for e in (x * px, x * q, moved * (w - b))])
+        ends = most([e.sum(1).abs() for e in (share * x * px, share * x * q, x * (px + q), moved * (w - b))])
         left = torch.maximum(ends * (INNER * gap).clamp_min(0.3 * tolerance), noise * x.abs().sum(1))
         done = done & ((x * gradient).sum(1).abs() <= left)
         by_center = (x * weak * (x - center)).sum(1).abs()  # the gap is what these two leave

@@ -30,7 +30,7 @@ from opteq_cvx.splitting.operators import Products
 from opteq_cvx.splitting.power import largest
 from opteq_cvx.splitting.saddle import Proximal, Saddle
 from opteq_cvx.splitting.saddle_form import SaddleForm
-from opteq_cvx.splitting.sizes import most, optimality, top
+from opteq_cvx.splitting.sizes import duality, most, optimality, stationary, top
 from opteq_cvx.splitting.structure import Structure
 from opteq_cvx.splitting.system import matmul
 
@@ -267,14 +267,9 @@ class PrimalDual(Frozen, Splitting):
         q, b = theta[0], theta[1]
         sizes = (top(at.kx), top(at.w), top(b), top(at.x))
         primal = torch.maximum(top(at.kx + b - at.w), top(at.x - at.u)) / most(sizes)
-        dual = top(at.px + q + at.ky + at.normal) / most((top(at.px), top(at.ky), top(q), top(at.normal)))
-        ends = (
-            (at.x * at.px).sum(1),
-            (at.x * q).sum(1),
-            (at.y * (at.w - b)).sum(1),
-            (at.normal * at.u).sum(1),
-        )
-        return primal, dual, (ends[0] + ends[1] + ends[2] + ends[3]).abs() / most([e.abs() for e in ends])
+        dual = stationary(at.px + q + at.ky + at.normal, at.px, q, [at.ky, at.normal])
+        pairs = [(at.y * (at.w - b)).sum(1), (at.normal * at.u).sum(1)]
+        return primal, dual, duality(at.x, at.px, q, pairs)
 
     @override
     def rebalance(self, z: Tensor, theta: Theta, prepared: Prepared) -> tuple[Tensor, Prepared] | None:

@@ -23,6 +23,28 @@ def most(sizes: Sequence[Tensor]) -> Tensor:
     return total.clamp_min(1.0)
 
 
+def cancelled(dtype: torch.dtype) -> float:
+    """The share of |Px| and |q| below which their sum is not asked to be accurate, as far as the precision allows.
+
+    Px + q is one gradient, and may be far smaller than its parts where a heavy square is nearly 0.
+    """
+    return min(1.0, float(1e4 * torch.finfo(dtype).eps ** 0.5))
+
+
+def stationary(total: Tensor, px: Tensor, q: Tensor, normals: Sequence[Tensor]) -> Tensor:
+    """The relative dual residual |total| (B,), total = Px + q + Σ normals; what cancels in Px + q counts little."""
+    share = cancelled(total.dtype)
+    return top(total) / most([share * top(px), share * top(q), top(px + q), *(top(n) for n in normals)])
+
+
+def duality(x: Tensor, px: Tensor, q: Tensor, pairs: Sequence[Tensor]) -> Tensor:
+    """The relative gap |xᵀ(Px + q) + Σ pairs| (B,), of products normalᵀpoint (B,); what cancels counts little."""
+    share, of_p, of_q = cancelled(x.dtype), (x * px).sum(1), (x * q).sum(1)
+    gradient = of_p + of_q
+    total = gradient + sum(pairs[1:], pairs[0])
+    return total.abs() / most([(share * of_p).abs(), (share * of_q).abs(), gradient.abs(), *(p.abs() for p in pairs)])
+
+
 def optimality(
     x: Tensor, w: Tensor, y: Tensor, q: Tensor, b: Tensor, kx: Tensor, px: Tensor, ky: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -35,6 +57,4 @@ def optimality(
         kx: Kx; px: Px; ky: Kᵀy.
     """
     primal = top(kx + b - w) / most((top(kx), top(w), top(b)))
-    dual = top(px + q + ky) / most((top(px), top(ky), top(q)))
-    ends = ((x * px).sum(1), (x * q).sum(1), (y * (w - b)).sum(1))
-    return primal, dual, (ends[0] + ends[1] + ends[2]).abs() / most([e.abs() for e in ends])
+    return primal, stationary(px + q + ky, px, q, [ky]), duality(x, px, q, [(y * (w - b)).sum(1)])

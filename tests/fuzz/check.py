@@ -207,7 +207,7 @@ def differences(made: Made, got: Mapping[str, Array], worth: float, exact: Refer
     """The same of a point and its objective value, for a sample that has an optimum."""
     problem, best, points = made.problem, exact.value, exact.points
     size = max(1.0, abs(best))
-    allowed = OBJECTIVE * size + 10.0 * TOLERANCE * at_zero(problem)
+    allowed = OBJECTIVE * size
     for variable in problem.variables():
         variable.save_value(got[variable.name()].copy())
     value = float(problem.objective.value)
@@ -233,18 +233,6 @@ def differences(made: Made, got: Mapping[str, Array], worth: float, exact: Refer
             return f"skipped: {where} is feasible and {-gap / size:.1e} below the exact solver's optimum {best:.6g}"
         return f"wrong point: {where} is {far:.1e} from the exact solution, objective gap {gap / size:.1e}"
     return ""
-
-
-def at_zero(problem: cp.Problem) -> float:
-    """The size of the objective at 0, where finite: of the numbers that cancel in it near the optimum.
-
-    A tolerance is relative to them: ½xᵀPx + qᵀx + c of size 1e5 each is known to 1e-3 where they are to 1e-8.
-    """
-    for variable in problem.variables():
-        variable.save_value(np.zeros(variable.shape))
-    with np.errstate(all="ignore"):
-        value = problem.objective.value
-    return 0.0 if value is None or not np.isfinite(value) else abs(float(value))
 
 
 def domain(problem: cp.Problem) -> list[cp.Constraint]:

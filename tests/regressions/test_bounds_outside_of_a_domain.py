@@ -61,3 +61,18 @@ def test_a_weight_of_zero_removes_the_function_and_its_domain() -> None:
         solution = oc.compile(problem, outputs=[x]).double().solve(torch.tensor([0.0, 0.1]).double())
     assert [solution.status[i] for i in range(2)] == [Status.CONVERGED, Status.PRIMAL_INFEASIBLE]
     assert torch.equal(solution.values[0][0], -torch.ones(3).double())
+
+
+def test_data_of_each_sample_beside_bounds() -> None:
+    """Hinges do not say that they are finite everywhere, and their places may differ from sample to sample."""
+    x, h = cp.Variable(5, name="x"), cp.Parameter(5, name="h")
+    objective = cp.sum(cp.pos(x - h)) + 0.3 * cp.sum(cp.pos(x + 1)) + cp.sum_squares(x - 2)
+    problem = cp.Problem(cp.Minimize(objective), [x >= -2, x <= 1])
+    values = torch.tensor(
+        [[0.3, -0.2, 1.5, 1.2, 0.9], [-1.5, 0.4, 0.8, -3.0, 1.1], [1.0, 0.0, -1.0, 2.0, -2.0]]
+    ).double()
+    got = oc.compile(problem, inputs=[h], outputs=[x], splitting=oc.DavisYin()).double().solve(values).values[0]
+    for i in range(3):
+        h.value = values[i].numpy()
+        problem.solve(solver="CLARABEL")
+        assert got[i].numpy() == pytest.approx(x.value, abs=1e-5)
