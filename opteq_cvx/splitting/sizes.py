@@ -9,6 +9,8 @@ WORTHLESS = 0.5
 """Errors relative to the terms that cancel in them are near 1 far from a solution, wherever that is: of two points with
 larger errors than this the later one is kept."""
 
+ROUNDING = 8.0  # units of rounding of each part of a gradient that is 0 up to them
+
 
 def top(x: Tensor) -> Tensor:
     """The maximum norm of each row, (B, d) → (B,); 0 for empty rows."""
@@ -32,17 +34,24 @@ def cancelled(dtype: torch.dtype) -> float:
 
 
 def stationary(total: Tensor, px: Tensor, q: Tensor, normals: Sequence[Tensor]) -> Tensor:
-    """The relative dual residual |total| (B,), total = Px + q + Σ normals; what cancels in Px + q counts little."""
-    share = cancelled(total.dtype)
-    return top(total) / most([share * top(px), share * top(q), top(px + q), *(top(n) for n in normals)])
+    """The relative dual residual |total| (B,), total = Px + q + Σ normals.
+
+    It is relative to the gradient Px + q and the normals, not to what cancels in the gradient; rounding of that is allowed.
+    """
+    share, parts = cancelled(total.dtype), torch.maximum(top(px), top(q))
+    left = top(total) - ROUNDING * torch.finfo(total.dtype).eps * parts
+    return left.clamp_min(0.0) / most([share * parts, top(px + q), *(top(n) for n in normals)])
 
 
 def duality(x: Tensor, px: Tensor, q: Tensor, pairs: Sequence[Tensor]) -> Tensor:
-    """The relative gap |xᵀ(Px + q) + Σ pairs| (B,), of products normalᵀpoint (B,); what cancels counts little."""
-    share, of_p, of_q = cancelled(x.dtype), (x * px).sum(1), (x * q).sum(1)
+    """The relative gap |xᵀ(Px + q) + Σ pairs| (B,), of products normalᵀpoint (B,); what cancels counts as above."""
+    share, curved, linear = cancelled(x.dtype), x * px, x * q
+    of_p, of_q = curved.sum(1), linear.sum(1)
     gradient = of_p + of_q
     total = gradient + sum(pairs[1:], pairs[0])
-    return total.abs() / most([(share * of_p).abs(), (share * of_q).abs(), gradient.abs(), *(p.abs() for p in pairs)])
+    left = total.abs() - ROUNDING * torch.finfo(x.dtype).eps * (curved.abs() + linear.abs()).sum(1)
+    sizes = [share * of_p.abs(), share * of_q.abs(), gradient.abs(), *(p.abs() for p in pairs)]
+    return left.clamp_min(0.0) / most(sizes)
 
 
 def optimality(
