@@ -36,7 +36,7 @@ def cancelled(dtype: torch.dtype) -> float:
 def stationary(total: Tensor, px: Tensor, q: Tensor, normals: Sequence[Tensor]) -> Tensor:
     """The relative dual residual |total| (B,), total = Px + q + Σ normals.
 
-    It is relative to the gradient Px + q and the normals, not to what cancels in the gradient; rounding of it is allowed.
+    It is relative to the gradient Px + q and the normals, not to what cancels in Px + q; rounding of that is allowed.
     """
     share, parts = cancelled(total.dtype), torch.maximum(top(px), top(q))
     left = top(total) - ROUNDING * torch.finfo(total.dtype).eps * parts
