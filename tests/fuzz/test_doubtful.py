@@ -6,6 +6,7 @@ import pytest
 
 from tests.fuzz.check import violation
 from tests.fuzz.doubtful import has_feasible_point, has_ray, only_in_the_limit
+from tests.fuzz.reference import distance
 
 X, Y = cp.Variable(2, name="x"), cp.Variable(2, name="y")
 EMPTY = [cp.sum(X) <= 0, cp.sum(X) >= 1]
@@ -63,3 +64,9 @@ def test_outside_of_a_constraints_domain_is_a_violation_without_measure() -> Non
     X.value = np.array([-1e-12, 5.0])
     with np.errstate(invalid="ignore"):
         assert violation(constraint) == np.inf
+
+
+@pytest.mark.parametrize("away", [0.0, 1e-9, 1e-7, 1e-3])
+def test_a_distance_is_known_to_far_less_than_what_is_allowed(away: float) -> None:
+    X.value = np.array([0.027, -away])
+    assert distance(cp.Problem(cp.Minimize(0), [cp.sum(cp.kl_div(X, X)) <= 0.3])) == pytest.approx(away, abs=1e-7)
