@@ -2,13 +2,14 @@
 
 import sys
 from types import ModuleType
-from typing import Self
+from typing import Any, Self
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
 from beartype import BeartypeConf, FrozenDict, beartype
-from jaxtyping import install_import_hook
+from jaxtyping import install_import_hook, jaxtyped
 
 # Before anything of the package is imported: every annotation, shapes included, is checked in every test.
 # The hook decorates functions, and beartype knows `Self` only where it decorates the class; an int is a float.
@@ -17,6 +18,16 @@ checker = ModuleType("opteq_checker")
 vars(checker)["check"] = beartype(conf=CHECKS)
 sys.modules[checker.__name__] = checker
 install_import_hook("opteq_cvx", "opteq_checker.check")
+
+
+def outermost(fn: Any = None, **options: Any) -> Any:
+    """`jaxtyped`, but for functions inside of functions, which it would compile each time they are defined (1 ms)."""
+    if fn is None:
+        return lambda given: outermost(given, **options)
+    return fn if "<locals>" in getattr(fn, "__qualname__", "") else jaxtyped(fn, **options)
+
+
+jaxtyping.jaxtyped = outermost  # the hook's decorator looks it up there
 
 torch.set_num_threads(1)  # results must not depend on how a sum is split over threads
 

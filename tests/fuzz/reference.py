@@ -67,8 +67,8 @@ def polished(problem: cp.Problem) -> Reference:
 def distance(problem: cp.Problem) -> float:
     """How far the variables' values are from the feasible set, the largest relative change of a variable; or inf.
 
-    A constraint may change much where its argument changes little (a logarithm near 0). The norm itself is minimized: its
-    square, found to 1e-10, would tell it to 1e-5 only.
+    A constraint may change much where its argument changes little (a logarithm near 0). The norm itself is minimized:
+    its square, found to 1e-10, would tell it to 1e-5 only.
     """
     variables = problem.variables()
     here = [np.asarray(dense(v.value)) for v in variables]
