@@ -109,11 +109,39 @@ def _along(
         outside = _norm(target - reached) > t[:, 0] * torch.maximum(OUTSIDE * _norm(move), blur)
         leaves = leaves | (outside & (_norm(move) > blur))  # onto moves points by TINY, where the ray does not
         if Trait.SET not in block.f.traits:
-            near, there = block.value(onto(here), own), block.value(reached, own)
-            beyond = block.value(onto(here + FARTHER * t * move), own)
-            slope = slope + (there - near) / t[:, 0]
-            later = later + (beyond - there) / ((FARTHER - 1.0) * t[:, 0])
+            near, there = _secants(block, own, onto, here, move, noise.index_select(1, rows))
+            slope, later = slope + near, later + there
     return support, slope, later, leaves, endless
+
+
+def _secants(
+    block: Block, own: Sequence[Tensor], onto: Callable[[Tensor], Tensor], here: Tensor, move: Tensor, noise: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The slopes of a block's function along `move` up to where that is far for it, and from there on, each (B,).
+
+    Recession functions are homogeneous: a small part of a ray has to be followed for so much longer, by each group of
+    entries that the function sums over. What is no larger than `noise` may be no part of the ray: it proves no fall.
+    """
+    shape, event = here.shape, block.index.shape
+    here, move, noise = (v.reshape(v.shape[0], *event) for v in (here, move, noise))
+
+    def entries(v: Tensor) -> Tensor:
+        return block.entries(onto(v.reshape(shape)).reshape(v.shape), own)
+
+    start = entries(here)
+    axes = [i for i, (n, kept) in enumerate(zip(event, start.shape[1:], strict=True), 1) if kept < n]
+    size, part, blur = (_grouped(v, axes) for v in (here, move, noise))
+    small = part <= blur
+    t = FAR * (1.0 + size) / torch.where(small, 1.0, part)
+    there, beyond = entries(here + t * move), entries(here + FARTHER * t * move)
+    slopes = (there - start) / t, (beyond - there) / ((FARTHER - 1.0) * t)
+    near, later = (torch.where(small & (s < 0), 0.0, s).reshape(shape[0], -1).sum(1) for s in slopes)
+    return near, later
+
+
+def _grouped(x: Tensor, axes: Sequence[int]) -> Tensor:
+    """The norm over these axes, kept with length 1; entries where there is none."""
+    return torch.linalg.vector_norm(x, dim=tuple(axes), keepdim=True) if axes else x.abs()
 
 
 def _endless(
