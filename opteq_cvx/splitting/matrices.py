@@ -85,7 +85,10 @@ class Dense(Matrices):
 
     @override
     def newton(self, sigma: Tensor, r: Tensor, d: Jacobians, gradient: Tensor) -> Tensor:
-        h = self.p + torch.diag_embed(sigma.expand(gradient.shape[0], -1)) + self.curvature(r, d)
+        least = self.p + torch.diag_embed(sigma.expand(gradient.shape[0], -1))
+        h = least + self.curvature(r, d)
+        diagonal = h.diagonal(dim1=1, dim2=2)  # where g is nearly flat, rounding of 1 − D may take away all of σ
+        diagonal.copy_(torch.maximum(diagonal, least.diagonal(dim1=1, dim2=2)))
         return solve(h, gradient)
 
     def curvature(self, r: Tensor, d: Jacobians) -> Tensor:

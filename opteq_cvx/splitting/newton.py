@@ -3,7 +3,8 @@
 For min ½xᵀPx + qᵀx + g(Kx + b) with multipliers y and the metric R, each outer step minimizes over x
     φ(x) = ½xᵀPx + qᵀx + ½σ‖x − x̂‖² + e(Kx + b + y/R),   e the Moreau envelope of g in R,
 and sets y⁺ = R(v − w), x̂⁺ = x, with v = Kx + b + y/R, w = prox_{g/R}(v). R grows, or σ falls, where its term is the
-larger part of what the optimality conditions still lack, so that steps grow toward a solution far away.
+larger part of what the optimality conditions still lack, so that steps grow toward a solution far away; the further
+that is, the smaller are the y that rounding has to leave, and R falls again (see `penalty`).
 ∇φ = Px + q + Kᵀy⁺ + σ(x − x̂), and H = P + σ + KᵀR(I − D)K with D = ∂w/∂v is a generalized Hessian, so every atom with a
 differentiable prox takes part.
 Sources: Rockafellar, Augmented Lagrangians and applications of the proximal point algorithm, 1976; Li, Sun, Toh,
@@ -20,16 +21,16 @@ from opteq_cvx.splitting import blocks as proxes
 from opteq_cvx.splitting import infeasibility
 from opteq_cvx.splitting.blocks import Block
 from opteq_cvx.splitting.jacobians import jacobians
+from opteq_cvx.splitting.line_search import search
 from opteq_cvx.splitting.matrices import Matrices
 from opteq_cvx.splitting.penalty import GROW, Penalty
 from opteq_cvx.splitting.sizes import WORTHLESS, cancelled, most, top
 
 INNER = 0.1  # the gradient of φ is made so much smaller than the primal residual before multipliers move
-SHRINK, LEAST = 0.1, 1e-14  # σ falls by this factor where it is what holds x back, at most to this part of it
+SHRINK, FASTER = 0.1, 1e-4  # σ falls by these factors at least and at most, where it is what holds x back
+LEAST = 1e-20  # and to this part of it
 FALL = 0.25  # R grows where an outer step reduces the primal residual by less (see `penalty`)
-TRIES = 20  # evaluations of φ′ in one line search
 FEASIBLE = 1e-4  # primal residual up to which a falling ray means that the program is unbounded
-CURVATURE = 0.1  # a step is taken where |φ′| has fallen by this factor
 Prox = Callable[[Tensor], Tensor]
 Residuals = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 """(x, w, y) → relative primal, dual and gap residuals (B,)."""
@@ -94,7 +95,9 @@ def finish(
     x, y = start[0], _sound(program, metric, *start, residuals)
     center, before = x, x.new_full((x.shape[0],), torch.inf)
     penalty = Penalty.of(parts, metric, matrices, b, tolerance)
-    growth = penalty.ceiling(penalty.terms(x, y, metric), torch.ones_like(before)).clamp_max(1.0)
+    kx, px, ones = matrices.image(x), matrices.curved(x), torch.ones_like(before)
+    ends = most([e.sum(1).abs() for e in (share * x * px, share * x * q, x * (px + q), y * kx)])
+    growth = penalty.ceiling(penalty.terms(x, y, metric), ones, y, kx, ends).clamp_max(1.0)
     pull = torch.ones_like(before)[:, None]
     never = torch.zeros_like(before, dtype=torch.bool)
     best = Finish(
@@ -109,7 +112,7 @@ def finish(
         primal, dual, gap = residuals(x, w, moved)
         error = torch.maximum(torch.maximum(primal, dual), gap).nan_to_num(torch.inf)
         best = _better(best, (x, w, moved, r), error, step, tolerance)
-        over = (best.error <= tolerance) | best.infeasible | best.unbounded
+        over = (best.error <= tolerance) | best.infeasible | best.unbounded | error.isinf()  # or beyond recovery
         if bool(over.all()) or step == steps:
             break
         px, ky = matrices.curved(x), matrices.back(moved)
@@ -135,9 +138,11 @@ def finish(
                 infeasible=best.infeasible | (done & ~over & ray.infeasible),
                 unbounded=best.unbounded | (done & ~over & ray.unbounded & (primal <= FEASIBLE)),
             )
+        way = (top(x - center) / top(x).clamp_min(torch.finfo(x.dtype).tiny)).clamp(FASTER, SHRINK)
         y, center = torch.where(done[:, None], moved, y), torch.where(done[:, None], x, center)
-        pull = torch.where(far[:, None], SHRINK * pull, pull).clamp_min(LEAST)
-        grown = torch.minimum(torch.where(slow[:, None], growth * GROW, growth), penalty.ceiling(terms, size))
+        pull = torch.where(far[:, None], way[:, None] * pull, pull).clamp_min(LEAST)
+        ceiling = penalty.ceiling(terms, size, moved, w - b, ends)
+        grown = torch.minimum(torch.where(slow[:, None], growth * GROW, growth), ceiling)
         growth = torch.where(done[:, None], grown, growth)
         if bool(done.all()):
             continue
@@ -155,7 +160,8 @@ def finish(
             inner = v + t[:, None] * ahead
             return flat + t * bend + (r * (inner - prox(inner)) * ahead).sum(1)
 
-        t = _search(along, (gradient * direction).sum(1), done | over)
+        blur = torch.finfo(r.dtype).eps * (r * terms * ahead.abs()).sum(1)
+        t = search(along, (gradient * direction).sum(1), blur, done | over)
         x = torch.where(done[:, None], x, x + t[:, None] * direction)
     return best
 
@@ -172,7 +178,7 @@ def _sound(program: Program, metric: Tensor, x: Tensor, y: Tensor, residuals: Re
 def _better(best: Finish, point: tuple[Tensor, ...], error: Tensor, step: int, tolerance: float) -> Finish:
     """The better of two points, sample by sample; samples that are done keep theirs."""
     worthless = torch.minimum(error, best.error) >= WORTHLESS
-    take = ((error < best.error) | worthless) & (best.error > tolerance)
+    take = ((error < best.error) | worthless) & (best.error > tolerance) & error.isfinite()
     pick, (x, w, y, metric) = take[:, None], point
     return replace(
         best,
@@ -183,22 +189,3 @@ def _better(best: Finish, point: tuple[Tensor, ...], error: Tensor, step: int, t
         error=torch.where(take, error, best.error),
         steps=torch.where(best.error > tolerance, torch.full_like(best.steps, step), best.steps),
     )
-
-
-def _search(along: Callable[[Tensor], Tensor], at_zero: Tensor, found: Tensor) -> Tensor:
-    """A step t (B,) with |φ′(t)| ≤ CURVATURE |φ′(0)|, φ convex, by doubling, bisection and the secant rule."""
-    low, high = torch.zeros_like(at_zero), torch.full_like(at_zero, torch.inf)
-    slope_low, slope_high = at_zero, torch.full_like(at_zero, torch.inf)
-    t, chosen = torch.ones_like(at_zero), torch.zeros_like(at_zero)
-    for _ in range(TRIES):
-        slope = along(t).nan_to_num(torch.inf)
-        good = ~found & (slope.abs() <= CURVATURE * at_zero.abs())
-        chosen, found = torch.where(good, t, chosen), found | good
-        if bool(found.all()):
-            break
-        above = slope > 0
-        high, slope_high = torch.where(above, t, high), torch.where(above, slope, slope_high)
-        low, slope_low = torch.where(above, low, t), torch.where(above, slope_low, slope)
-        share = (-slope_low / (slope_high - slope_low)).nan_to_num(0.5).clamp(0.1, 0.9)
-        t = torch.where(torch.isinf(high), 2.0 * t, low + share * (high - low))
-    return torch.where(found, chosen, torch.where(low > 0, low, t))

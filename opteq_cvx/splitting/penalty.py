@@ -1,7 +1,8 @@
 """How far the metric R of the augmented Lagrangian may grow, row by row: not beyond what rounding allows.
 
 The multipliers are y = R(v − w), so that y is uncertain by ε R (|K||x| + |b| + |y|/R), ε the unit of rounding. Where
-Kᵀy is uncertain by more than the tolerance, no step finds the minimum of the inner problem any more.
+Kᵀy is uncertain by more than the tolerance, no step finds the minimum of the inner problem any more. On the way to an
+infimum that no point attains, y tends to 0 and x grows; there yᵀKx is what has to be accurate.
 Source: rounding of sums, Higham, *Accuracy and Stability of Numerical Algorithms* (2002), section 3.1.
 """
 
@@ -47,10 +48,16 @@ class Penalty:
         """The uncertainty of Kᵀy (B,), in the maximum norm."""
         return top(self.k.back(torch.finfo(r.dtype).eps * r * terms))
 
-    def ceiling(self, terms: Tensor, size: Tensor) -> Tensor:
-        """The growth (B, m) at which rounding moves Kᵀy, of the size `size` (B,), by NOISE tolerances."""
-        unit = torch.finfo(terms.dtype).eps * self.k.tallest() * self.metric * terms
-        limit = (NOISE * self.tolerance * size[:, None] / unit.clamp_min(torch.finfo(unit.dtype).tiny)).clamp_max(LIMIT)
+    def ceiling(self, terms: Tensor, size: Tensor, y: Tensor, kx: Tensor, ends: Tensor) -> Tensor:
+        """The growth (B, m) at which rounding moves Kᵀy, of the size `size` (B,), by NOISE tolerances.
+
+        Far out, where y is small, also that at which it moves both yᵀKx, of the size `ends` (B,), and y by as much.
+        """
+        tiny = torch.finfo(terms.dtype).tiny
+        far = torch.minimum(kx.abs().sum(1) / ends, 1.0 / top(y).clamp_min(tiny))
+        share = torch.maximum(self.k.tallest() / size[:, None], far[:, None])
+        unit = torch.finfo(terms.dtype).eps * self.metric * terms * share
+        limit = (NOISE * self.tolerance / unit.clamp_min(tiny)).clamp_max(LIMIT)
         for rows in self.shared:
             limit[:, rows] = limit[:, rows].amin(dim=1, keepdim=True)
         return limit
