@@ -24,7 +24,7 @@ from opteq_cvx.frontend.scope import Scope
 from opteq_cvx.ir import act
 from opteq_cvx.ir import affine as aff
 from opteq_cvx.ir.affine_products import reciprocal
-from opteq_cvx.ir.affine_shapes import reshaping, summing
+from opteq_cvx.ir.affine_shapes import summing
 from opteq_cvx.ir.frozen import EMPTY, FrozenDict
 from opteq_cvx.ir.linmap import LeftMul, diagonal
 from opteq_cvx.ir.param import Const, ParamExpr, const, multiply
@@ -172,6 +172,5 @@ def _of_data(node: Node, origin: Origin) -> Node | None:
         b = factor(node.args[1].param, origin)
         x = affine_node(aff.image(LeftMul(b, node.args[0].shape), node.args[0].affine), node.text)
         squares = Node("square", (x,), x.shape, node.text)
-        total = image(summing(squares.shape, None), squares, node.text)
-        return total if node.shape == () else image(reshaping((), node.shape), total, node.text)
+        return image(summing(squares.shape, None), squares, node.text)
     return None

@@ -3,6 +3,7 @@
 import importlib.util
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -13,6 +14,7 @@ import torch
 
 import opteq_cvx as oc
 from opteq_cvx import atoms
+from opteq_cvx.ir.param import const
 
 SOURCE = '''"""The cubic penalty |x|³, entry by entry."""
 
@@ -76,12 +78,30 @@ def test_a_wrong_formula_in_it_is_found(own: ModuleType, monkeypatch: pytest.Mon
         oc.check_atom(own.Cubic)
 
 
-def test_programs_use_it_before_our_own(own: ModuleType) -> None:
+def assert_programs_use_it() -> None:
+    """A penalty of |x|³ is the atom's, and the solution Clarabel's."""
     y, x = cp.Parameter(4, name="y"), cp.Variable(4, name="x")
-    problem = cp.Problem(cp.Minimize(cp.sum_squares(x - y) + cp.sum(cp.power(cp.abs(x), 3))))
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x - y) + 2 * cp.sum(cp.power(cp.abs(x), 3))))
     layer = oc.compile(problem, [y], [x], tolerance=1e-10)
     assert "cubic" in str(layer.plan)
     y.value = np.array([-2.0, 0.0, 0.3, 1.5])
     (ours,) = layer(torch.as_tensor(y.value))
     problem.solve(solver=cp.CLARABEL, tol_gap_abs=1e-9, tol_gap_rel=1e-9, tol_feas=1e-9)
     np.testing.assert_allclose(ours.detach().numpy(), x.value, atol=1e-6)
+
+
+def test_programs_use_it_before_our_own(own: ModuleType) -> None:
+    assert_programs_use_it()
+
+
+def test_what_is_recognized_may_be_a_multiple_of_the_atom(own: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The atom is |x|³/6 here: the expression |x|³ is six of it."""
+    recognize, prox = own.Cubic.recognize, own.Cubic.prox
+    monkeypatch.setattr(own.Cubic, "recognize", lambda node: multiple(recognize(node), 6.0))
+    monkeypatch.setattr(own.Cubic, "value", lambda self, x, data: x.abs() ** 3 / 6.0)
+    monkeypatch.setattr(own.Cubic, "prox", lambda self, v, step, data: prox(self, v, step / 6.0, data))
+    assert_programs_use_it()
+
+
+def multiple(hit: atoms.Recognized | None, factor: float) -> atoms.Recognized | None:
+    return None if hit is None else replace(hit, scale=const(factor))

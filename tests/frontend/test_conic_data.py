@@ -22,6 +22,7 @@ CASES = (
     "maximum(quad_form(x[:2], psd_wrap(G.T @ G)), sum(x), 1)",
     "square(pos(quad_form(x, np.diag([1.0, 2.0, 0.0])) - 1))",
     "maximum(dotsort(x, [1, 2, 2]), 1)",
+    "exp(huber(norm(x)) / 4) + maximum(dotsort(abs(x), [1, 2, 2]), 1)",  # data beside a bound
     "square(quad_form(reshape(x, (3, 1), order='C'), P))",
 )
 
@@ -47,6 +48,8 @@ OF_TWO = (
     "perspective(sum(abs(x)) + x[0], s)",
     "-perspective(log(x[0]) + sum(x), s)",
     "perspective(sum_squares(x) + exp(x[0]), s)",
+    "perspective(3 * square(x[0]) + x[1], s)",  # the factor of a square of one entry
+    "-perspective(-square(x[0]), s)",
     "perspective(norm(pos(x)), s)",
     "perspective(M * square(x[0]), s)",
     # power cones of more than three entries, inside other functions

@@ -18,7 +18,7 @@ WORDS = (
     # as written, and so quoted
     "v - D.T @ q", "-(v + w)", "-v", "v - 1", "1 - v", "2 * v", "v / 2", "lam * norm1(v)", "v[1:]", "v[::2]", "v[-1]",
     "X[:, 0]", "X[0:2, 1]", "X[1]", "X[:, [0, 2]]", "(v + w)[1:]", "(v - w)[1:4] - (v - w)[0:3]", "X.T", "(X + 1).T",
-    "norm2(v)", "norm2(X, axis=1)", "pnorm(v, 3)", "norm1(v - p)", "norm_inf(v)", "normNuc(X)", "sum(v)",
+    "v**lam", "norm2(v)", "norm2(X, axis=1)", "pnorm(v, 3)", "norm1(v - p)", "norm_inf(v)", "normNuc(X)", "sum(v)",
     "sum(X, axis=0)", "sum_squares(D @ v - q)", "quad_over_lin(v, s)", "v**2", "(v - w)**3", "inv_pos(v)",
     "sqrt(v)", "huber(v)", "huber(v, 0.5)", "huber(v, lam)", "maximum(v, 0)", "sum_largest(v, 2)", "max(v)",
     "-log_det(S)", "log_sum_exp(v)", "quad_form(v, Q)", "quad_form(v, psd_wrap(I[5] - Q))", "kl_div(v, 1)",
@@ -55,6 +55,11 @@ def test_units_and_convolutions_keep_their_options() -> None:
     assert spoken(oc.conv2d(image, kernel, stride=(1, 2))) == "conv2d(image, kernel, stride=(1, 2))"
     assert spoken(2 * oc.conv2d(image, kernel, padding=1)[0]) == "2 * conv2d(image, kernel, padding=1)[0]"
     assert spoken(oc.activation("relu")(v)) == "sum(activation('relu')(v))"
+
+
+def test_what_stands_for_a_variable_is_quoted_without_its_mark() -> None:
+    assert spoken(2 * cp.Parameter(name="@x0")) == "2 * x0"
+    assert spoken(cp.Variable(name="two  words") + 1) == "two  words + 1"
 
 
 def test_zero_summands_are_not_said() -> None:

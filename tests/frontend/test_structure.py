@@ -41,6 +41,7 @@ def test_products_keep_their_structure() -> None:
     assert isinstance(map_of(A @ x, x, A), LeftMul)
     assert isinstance(map_of(cp.multiply(d, x), x, d), Diagonal)
     assert map_of(s * x, x, s).d.shape == ()  # type: ignore[attr-defined]
+    assert map_of(cp.multiply(np.full(4, 2.0), x), x).d.shape == ()  # type: ignore[attr-defined]
     assert isinstance(map_of(np.eye(4) @ x, x), Identity)
     assert isinstance(map_of(np.diag([1.0, 2, 3, 4]) @ X, X), Diagonal)
     assert isinstance(map_of(cp.psd_wrap(cp.diag(x)), x), Gather)
@@ -66,6 +67,14 @@ def test_parameters_are_hoisted_from_a_product_of_parameters() -> None:
     offset = program.terms[0].arg.offset
     assert printer.param(offset) == "-U @ z"
     assert offset.stage is Stage.INPUT
+
+
+@pytest.mark.parametrize("text", ["s * A", "A * s", "A / 2 * s"])
+def test_a_factor_of_a_matrix_of_parameters_stays_one_number(text: str) -> None:
+    A, s = cp.Parameter((5, 4), name="A"), cp.Parameter(name="s")
+    found = hoist(eval(text), scope(A, s))
+    assert isinstance(found, Apply)
+    assert sorted(a.shape for a in found.args) == [(), (5, 4)]
 
 
 def test_sparse_constants_stay_sparse() -> None:
