@@ -32,6 +32,11 @@ def has_ray(problem: cp.Problem) -> bool:
     return _status(cp.Problem(problem.objective, shifted(problem, moves))) == "unbounded"
 
 
+def has_no_point(problem: cp.Problem) -> bool:
+    """Whether the exact solver proves that no point satisfies the constraints, whatever the objective."""
+    return _status(cp.Problem(cp.Minimize(0), problem.constraints)) == "infeasible"
+
+
 def only_in_the_limit(problem: cp.Problem) -> bool:
     """Whether the optimal value tends to infinity as shifts of the inequalities go to 0: then no point is feasible.
 

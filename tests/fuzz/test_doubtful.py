@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tests.fuzz.check import violation
-from tests.fuzz.doubtful import has_feasible_point, has_ray, only_in_the_limit
+from tests.fuzz.doubtful import has_feasible_point, has_no_point, has_ray, only_in_the_limit
 from tests.fuzz.reference import distance
 
 X, Y = cp.Variable(2, name="x"), cp.Variable(2, name="y")
@@ -64,6 +64,12 @@ def test_outside_of_a_constraints_domain_is_a_violation_without_measure() -> Non
     X.value = np.array([-1e-12, 5.0])
     with np.errstate(invalid="ignore"):
         assert violation(constraint) == np.inf
+
+
+@pytest.mark.parametrize(("place", "expected"), [(-1.0, True), (0.5, False)])
+def test_constraints_without_a_point(place: float, expected: bool) -> None:
+    constraints = [cp.sum(cp.log(X)) >= -4, place == X, Y >= 0]
+    assert has_no_point(cp.Problem(cp.Minimize(-cp.sum(Y)), constraints)) is expected
 
 
 @pytest.mark.parametrize("away", [0.0, 1e-9, 1e-7, 1e-3])
