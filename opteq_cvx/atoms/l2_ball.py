@@ -68,7 +68,7 @@ class L2Ball(Reducing):
         x, axes, radius = found
         f = node.args[0].args[0] if node.args[0].op in LARGEST else node.args[0]
         if f.op == "sum":
-            radius = Apply("sqrt", (radius,), radius.shape)
+            radius = Apply("signed_sqrt", (radius,), radius.shape)
         return Recognized(x, FrozenDict(axes=axes), FrozenDict(radius=radius))
 
     @override

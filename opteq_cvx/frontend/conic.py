@@ -15,18 +15,17 @@ from cvxpy.atoms.affine.wraps import symmetric_wrap
 from opteq_cvx.errors import UnsupportedError, message
 from opteq_cvx.frontend.cone_form import ConeForm, ConeRows, cone_form, epigraph, structured
 from opteq_cvx.frontend.convex_functions import rebuild
-from opteq_cvx.frontend.factor import factor
 from opteq_cvx.frontend.nodes import affine_node, as_affine, image
 from opteq_cvx.frontend.peel import functional
 from opteq_cvx.frontend.power_cones import power_tree
+from opteq_cvx.frontend.quadratic_form import squares_of_form
 from opteq_cvx.frontend.recognized import function_term, set_term
 from opteq_cvx.frontend.scope import Scope
 from opteq_cvx.ir import act
 from opteq_cvx.ir import affine as aff
 from opteq_cvx.ir.affine_products import reciprocal
-from opteq_cvx.ir.affine_shapes import summing
 from opteq_cvx.ir.frozen import EMPTY, FrozenDict
-from opteq_cvx.ir.linmap import LeftMul, diagonal
+from opteq_cvx.ir.linmap import diagonal
 from opteq_cvx.ir.param import Const, ParamExpr, const, multiply
 from opteq_cvx.ir.program import Affine, Origin, Term
 from opteq_cvx.ir.tree import Node
@@ -168,9 +167,4 @@ def _of_data(node: Node, origin: Origin) -> Node | None:
         unit = image(diagonal(reciprocal(m), node.shape), x)
         one = Node("param", (), node.shape, "1", param=act.spread(const(1.0), node.shape))
         return image(diagonal(multiply(m, m), node.shape), Node("huber", (unit, one), node.shape, node.text))
-    if node.op == "quad_form" and node.args[1].param is not None and node.args[0].affine is not None:
-        b = factor(node.args[1].param, origin)
-        x = affine_node(aff.image(LeftMul(b, node.args[0].shape), node.args[0].affine), node.text)
-        squares = Node("square", (x,), x.shape, node.text)
-        return image(summing(squares.shape, None), squares, node.text)
-    return None
+    return squares_of_form(node, origin)

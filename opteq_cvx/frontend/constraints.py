@@ -15,6 +15,7 @@ from opteq_cvx.frontend.hoist import hoist
 from opteq_cvx.frontend.names import kind
 from opteq_cvx.frontend.nodes import affine_node, as_affine, negative, param_node, total
 from opteq_cvx.frontend.power_cones import power_tree
+from opteq_cvx.frontend.quadratic_form import squares_of_form
 from opteq_cvx.frontend.recognized import set_term
 from opteq_cvx.frontend.scope import Scope, text
 from opteq_cvx.frontend.sublevel import sublevel_term
@@ -112,6 +113,8 @@ def at_most_zero(node: Node, shape: Shape, scope: Scope, origin: Origin) -> Foun
     f = total(tuple(functions), functions[0].text if len(functions) == 1 else node.text)
     bound = aff.negative(aff.add(*plain)) if plain else aff.of_param(act.zeros(node.shape))
     f, bound, factor = _unscaled(f, bound)
+    if not bound.parts:  # an ellipsoid is a ball of rows; beside a variable bound it is one cone
+        f = squares_of_form(f, origin) or f
     rhs = affine_node(bound, origin.text) if bound.parts else param_node(bound.offset, origin.text)
     found = set_term(Node("leq", (f, rhs), node.shape, origin.text), origin) or sublevel_term(f, bound, origin)
     if found is not None:

@@ -35,6 +35,11 @@ def _kl_div(x: Tensor, y: Tensor) -> Tensor:
     return _rel_entr(x, y) - x + y
 
 
+def _signed_sqrt(x: Tensor) -> Tensor:
+    """√x where x > 0, else x: the radius of a ball ‖v‖² ≤ x, which x < 0 leaves empty."""
+    return torch.where(x > 0, torch.where(x > 0, x, 1.0).sqrt(), x)
+
+
 def _maximum(node: Apply, *values: Tensor) -> Tensor:
     first, *rest = (align(value, len(node.shape)) for value in values)
     for value in rest:
@@ -67,6 +72,7 @@ RULES: Rules = {
     "log": elementwise(torch.log),
     "log1p": elementwise(torch.log1p),
     "sqrt": elementwise(torch.sqrt),
+    "signed_sqrt": elementwise(_signed_sqrt),
     "square": elementwise(torch.square),
     "inv_pos": elementwise(torch.reciprocal),
     "pos": elementwise(torch.relu),
