@@ -11,6 +11,7 @@ from opteq_cvx.verify.values import dense
 
 SLACK = 1e-3  # beyond the least shift that makes a program feasible, relative
 SHIFTS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)  # of the right-hand sides
+REACHES = (1e1, 1e2, 1e3, 1e4, 1e5)  # of boxes
 ENOUGH = 3  # of them have to be solved
 EXACT = 1e-10  # of violations, by evaluation
 GROWING = 0.5  # share of its last slope, in the logarithm of the shift, by which a value that tends to infinity grows
@@ -29,7 +30,23 @@ def has_ray(problem: cp.Problem) -> bool:
         return False
     more = [SLACK * (1.0 + abs(dense(s.value))) * isinstance(c, Inequality) for c, s in _pairs(problem, extra)]
     moves = [dense(s.value) + m for s, m in zip(extra, more, strict=True)]
-    return _status(cp.Problem(problem.objective, shifted(problem, moves))) == "unbounded"
+    feasible = cp.Problem(problem.objective, shifted(problem, moves))
+    return _status(feasible) == "unbounded" or falls_for_ever(feasible)
+
+
+def falls_for_ever(problem: cp.Problem) -> bool:
+    """Whether the optimal value within a box falls as the box grows, from decade to decade by no less than half.
+
+    So −log x and −√x do, whose slope tends to 0, which no ray shows; eˣ and 1/x, which tend to a bound, do not.
+    """
+    sign, found = 1.0 if isinstance(problem.objective, cp.Minimize) else -1.0, []
+    for reach in REACHES:
+        inside = [bound for v in problem.variables() for bound in (v <= reach, v >= -reach)]
+        other = cp.Problem(problem.objective, [*problem.constraints, *inside])
+        if _status(other) == "optimal":
+            found.append(sign * float(other.value))
+    falls = -np.diff(found)
+    return len(found) >= ENOUGH and bool((falls > EXACT).all() and (falls[1:] > GROWING * falls[:-1]).all())
 
 
 def has_no_point(problem: cp.Problem) -> bool:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tests.fuzz.check import violation
-from tests.fuzz.doubtful import has_feasible_point, has_no_point, has_ray, only_in_the_limit
+from tests.fuzz.doubtful import falls_for_ever, has_feasible_point, has_no_point, has_ray, only_in_the_limit
 from tests.fuzz.reference import distance
 
 X, Y = cp.Variable(2, name="x"), cp.Variable(2, name="y")
@@ -19,6 +19,7 @@ EMPTY = [cp.sum(X) <= 0, cp.sum(X) >= 1]
         (cp.sum(Y), [*EMPTY, Y >= 3], False),
         (cp.sum(Y) - cp.sum(cp.log(X + 1)), EMPTY, True),
         (cp.sum(Y) + 0.1 * cp.sum_squares(Y), EMPTY, False),
+        (-cp.sqrt(Y[0]), EMPTY, True),
         (Y[0], [Y[0] == 1, Y[0] == 2], False),
         (Y[0], [Y[1] == 1, Y[1] == 2], True),
     ],
@@ -64,6 +65,23 @@ def test_outside_of_a_constraints_domain_is_a_violation_without_measure() -> Non
     X.value = np.array([-1e-12, 5.0])
     with np.errstate(invalid="ignore"):
         assert violation(constraint) == np.inf
+
+
+@pytest.mark.parametrize(
+    ("objective", "constraints", "expected"),
+    [
+        (-cp.sum(cp.log(X)), [], True),
+        (-0.006 * cp.sum(cp.power(X, 0.25)), [], True),
+        (-cp.sum(cp.sqrt(X)), [cp.sum(X) == 1], False),
+        (cp.sum(cp.exp(X)), [], False),
+        (cp.sum(cp.inv_pos(X)), [], False),
+        (cp.sum(cp.logistic(X)), [], False),
+        (-cp.sum(cp.log(X)) + 1e-3 * cp.norm1(X), [], False),
+        (cp.sum_squares(X - 30), [], False),
+    ],
+)
+def test_values_that_fall_for_ever(objective: cp.Expression, constraints: list[cp.Constraint], expected: bool) -> None:
+    assert falls_for_ever(cp.Problem(cp.Minimize(objective), constraints)) is expected
 
 
 @pytest.mark.parametrize(("place", "expected"), [(-1.0, True), (0.5, False)])
