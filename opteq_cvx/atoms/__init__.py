@@ -35,6 +35,7 @@ TOOLS = frozenset(
         "concave_root",
         "contract",
         "cuts",
+        "lifting",
         "marginals",
         "multiplier",
         "on_plane",

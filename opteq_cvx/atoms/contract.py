@@ -168,6 +168,11 @@ class Atom(ABC):
         the one-sided values of `prox` at kinks; None: autograd finds it."""
         return None
 
+    def jacobian(self, v: Tensor, step: Tensor, data: Data) -> Tensor | None:
+        """For functions of matrices over the last two axes: the derivative of the prox in v, symmetric, entries in C
+        order, (*batch, mn, mn), with the values of `prox` at kinks; None: autograd finds it."""
+        return None
+
     def kinks(self, v: Tensor, step: Tensor, data: Data) -> tuple[Tensor, ...]:
         """Points of `v`'s shape where the prox is not differentiable, for the law of derivatives at kinks.
 

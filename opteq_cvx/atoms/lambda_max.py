@@ -6,17 +6,18 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from opteq_cvx.atoms.contract import Atom, Data, Spelling, Trait
+from opteq_cvx.atoms.contract import Data, Spelling, Trait
+from opteq_cvx.atoms.lifting import Lifting
 from opteq_cvx.atoms.max import Max
 from opteq_cvx.atoms.primitives import indicator
-from opteq_cvx.atoms.spectral import OfEigenvalues, eigenvalues
+from opteq_cvx.atoms.spectral import OfEigenvalues, Spectral, eigenvalues
 from opteq_cvx.ir.pattern import Op
 
 _PROX = OfEigenvalues(lambda values, t: Max().prox(values, t, {}))
 
 
 @dataclass(frozen=True, slots=True)
-class LambdaMax(Atom):
+class LambdaMax(Lifting):
     """f(X) = λ_max(X) over the last two axes; prox: that of the largest entry, on eigenvalues."""
 
     name = "lambda_max"
@@ -34,9 +35,10 @@ class LambdaMax(Atom):
     def value(self, x: Tensor, data: Data) -> Tensor:
         return eigenvalues(x)[..., -1:].unsqueeze(-1)
 
+    @property
     @override
-    def prox(self, v: Tensor, step: Tensor, data: Data) -> Tensor:
-        return _PROX(v, step.squeeze(-1).expand((*v.shape[:-2], 1)))
+    def lifted(self) -> Spectral:
+        return _PROX
 
     @override
     def conjugate(self, y: Tensor, data: Data) -> Tensor:

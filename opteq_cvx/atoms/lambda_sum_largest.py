@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from opteq_cvx.atoms.contract import Atom, Data, Recognized, Spelling, Trait
+from opteq_cvx.atoms.contract import Data, Recognized, Spelling, Trait
+from opteq_cvx.atoms.lifting import Lifting
 from opteq_cvx.atoms.primitives import indicator
-from opteq_cvx.atoms.spectral import OfEigenvalues, eigenvalues
+from opteq_cvx.atoms.spectral import OfEigenvalues, Spectral, eigenvalues
 from opteq_cvx.atoms.sum_largest import SumLargest
 from opteq_cvx.errors import CompileError, message
 from opteq_cvx.ir.frozen import FrozenDict
@@ -19,7 +20,7 @@ from opteq_cvx.ir.tree import Node
 
 
 @dataclass(frozen=True, slots=True)
-class LambdaSumLargest(Atom):
+class LambdaSumLargest(Lifting):
     """f(X) = λ₁ + … + λₖ over the last two axes, static `k`; the prox is that of `sum_largest`, on eigenvalues.
 
     Raises:
@@ -66,10 +67,10 @@ class LambdaSumLargest(Atom):
     def value(self, x: Tensor, data: Data) -> Tensor:
         return SumLargest(k=self.k).value(eigenvalues(x), data).unsqueeze(-1)
 
+    @property
     @override
-    def prox(self, v: Tensor, step: Tensor, data: Data) -> Tensor:
-        lifted = OfEigenvalues(lambda values, t: SumLargest(k=self.k).prox(values, t, {}))
-        return lifted(v, step.squeeze(-1).expand((*v.shape[:-2], 1)))
+    def lifted(self) -> Spectral:
+        return OfEigenvalues(lambda values, t: SumLargest(k=self.k).prox(values, t, {}))
 
     @override
     def conjugate(self, y: Tensor, data: Data) -> Tensor:

@@ -14,6 +14,7 @@ from opteq_cvx.atoms.closed_sets import closed_level
 from opteq_cvx.atoms.contract import Data, Spelling, Trait
 from opteq_cvx.atoms.cuts import CUT, cut_level
 from opteq_cvx.atoms.primitives import euclidean, indicator, unweighted
+from opteq_cvx.atoms.spectral import Spectral
 
 R: Mapping[str, Any] = {"r": ((), {"nonneg": True})}
 W: Mapping[str, Any] = {"w": ((5,), {"pos": True}), **R}
@@ -109,6 +110,19 @@ class LevelSet(Bounded):
         if self.spectral is None:
             closed = closed_level(self.whole, v, data["level"], self.own(data))
             return level_prox(self.whole, v, data["level"], self.own(data)) if closed is None else closed
+        lifted, level = self._lifted(v, data)
+        return lifted(v, level)
+
+    @override
+    def jacobian(self, v: Tensor, step: Tensor, data: Data) -> Tensor | None:
+        if self.spectral is None:
+            return None
+        lifted, level = self._lifted(v, data)
+        return lifted.matrix(v, level)
+
+    def _lifted(self, v: Tensor, data: Data) -> tuple[Spectral, Tensor]:
+        """The projection of spectra, lifted to matrices, and the level of each matrix."""
+        assert self.spectral is not None
         lift, scalar = self.spectral
 
         def onto(values: Tensor, level: Tensor) -> Tensor:
@@ -119,7 +133,7 @@ class LevelSet(Bounded):
         level = data["level"]
         if WEIGHT in data:
             level = unweighted(level, data[WEIGHT])  # one number for each matrix
-        return lift(onto)(v, level.squeeze(-1).expand((*v.shape[:-2], 1)))
+        return lift(onto), level.squeeze(-1).expand((*v.shape[:-2], 1))
 
     @override
     def violation(self, x: Tensor, data: Data) -> Tensor:

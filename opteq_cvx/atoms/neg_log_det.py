@@ -5,16 +5,17 @@ from dataclasses import dataclass
 from torch import Tensor
 from typing_extensions import override
 
-from opteq_cvx.atoms.contract import Atom, Data, Spelling
+from opteq_cvx.atoms.contract import Data, Spelling
+from opteq_cvx.atoms.lifting import Lifting
 from opteq_cvx.atoms.neg_log import NegLog
-from opteq_cvx.atoms.spectral import OfEigenvalues, eigenvalues
+from opteq_cvx.atoms.spectral import OfEigenvalues, Spectral, eigenvalues
 from opteq_cvx.ir.pattern import Op
 
 _PROX = OfEigenvalues(lambda values, t: NegLog().prox(values, t, {}))
 
 
 @dataclass(frozen=True, slots=True)
-class NegLogDet(Atom):
+class NegLogDet(Lifting):
     """f(X) = −ln det X for X ≻ 0 over the last two axes; the prox is that of −ln x, on eigenvalues."""
 
     name = "neg_log_det"
@@ -35,9 +36,10 @@ class NegLogDet(Atom):
     def value(self, x: Tensor, data: Data) -> Tensor:
         return NegLog().value(eigenvalues(x), data).sum(-1, keepdim=True).unsqueeze(-1)
 
+    @property
     @override
-    def prox(self, v: Tensor, step: Tensor, data: Data) -> Tensor:
-        return _PROX(v, step.squeeze(-1).expand((*v.shape[:-2], 1)))
+    def lifted(self) -> Spectral:
+        return _PROX
 
     @override
     def conjugate(self, y: Tensor, data: Data) -> Tensor:

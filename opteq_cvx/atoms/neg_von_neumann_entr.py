@@ -6,16 +6,17 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from opteq_cvx.atoms.contract import Atom, Data, Spelling
+from opteq_cvx.atoms.contract import Data, Spelling
+from opteq_cvx.atoms.lifting import Lifting
 from opteq_cvx.atoms.neg_entr import NegEntr
-from opteq_cvx.atoms.spectral import OfEigenvalues, eigenvalues
+from opteq_cvx.atoms.spectral import OfEigenvalues, Spectral, eigenvalues
 from opteq_cvx.ir.pattern import Op
 
 _PROX = OfEigenvalues(lambda values, t: NegEntr().prox(values, t, {}))
 
 
 @dataclass(frozen=True, slots=True)
-class NegVonNeumannEntr(Atom):
+class NegVonNeumannEntr(Lifting):
     """f(X) = Σ λ ln λ for X ⪰ 0 over the last two axes; the prox is that of x ln x, on eigenvalues."""
 
     name = "neg_von_neumann_entr"
@@ -40,9 +41,10 @@ class NegVonNeumannEntr(Atom):
         rounded = torch.where((values < 0) & (values >= -8.0 * size), 0.0, values)  # of a singular matrix
         return NegEntr().value(rounded, data).sum(-1, keepdim=True).unsqueeze(-1)
 
+    @property
     @override
-    def prox(self, v: Tensor, step: Tensor, data: Data) -> Tensor:
-        return _PROX(v, step.squeeze(-1).expand((*v.shape[:-2], 1)))
+    def lifted(self) -> Spectral:
+        return _PROX
 
     @override
     def conjugate(self, y: Tensor, data: Data) -> Tensor:

@@ -5,16 +5,17 @@ from dataclasses import dataclass
 from torch import Tensor
 from typing_extensions import override
 
-from opteq_cvx.atoms.contract import Atom, Data, Spelling, Trait
+from opteq_cvx.atoms.contract import Data, Spelling, Trait
+from opteq_cvx.atoms.lifting import Lifting
 from opteq_cvx.atoms.primitives import indicator, soft_threshold
-from opteq_cvx.atoms.spectral import OfSingularValues, singular_values
+from opteq_cvx.atoms.spectral import OfSingularValues, Spectral, singular_values
 from opteq_cvx.ir.pattern import Op
 
 _PROX = OfSingularValues(soft_threshold)
 
 
 @dataclass(frozen=True, slots=True)
-class NormNuc(Atom):
+class NormNuc(Lifting):
     """f(X) = Σ σ_i(X) over the last two axes; prox: soft threshold of the singular values."""
 
     name = "norm_nuc"
@@ -33,9 +34,10 @@ class NormNuc(Atom):
     def value(self, x: Tensor, data: Data) -> Tensor:
         return singular_values(x).sum(-1, keepdim=True).unsqueeze(-1)
 
+    @property
     @override
-    def prox(self, v: Tensor, step: Tensor, data: Data) -> Tensor:
-        return _PROX(v, step.squeeze(-1).expand((*v.shape[:-2], 1)))
+    def lifted(self) -> Spectral:
+        return _PROX
 
     @override
     def conjugate(self, y: Tensor, data: Data) -> Tensor:

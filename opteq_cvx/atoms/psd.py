@@ -48,6 +48,10 @@ class Psd(Atom):
         return _PROJECTION(v)
 
     @override
+    def jacobian(self, v: Tensor, step: Tensor, data: Data) -> Tensor:
+        return _PROJECTION.matrix(v)
+
+    @override
     def conjugate(self, y: Tensor, data: Data) -> Tensor:
         largest = eigenvalues(y)[..., -1:].unsqueeze(-1)
         return indicator(torch.relu(largest), y.abs().sum((-2, -1), keepdim=True))

@@ -5,17 +5,18 @@ from dataclasses import dataclass
 from torch import Tensor
 from typing_extensions import override
 
-from opteq_cvx.atoms.contract import Atom, Data, Spelling, Trait
+from opteq_cvx.atoms.contract import Data, Spelling, Trait
+from opteq_cvx.atoms.lifting import Lifting
 from opteq_cvx.atoms.norm_inf import NormInf
 from opteq_cvx.atoms.primitives import indicator
-from opteq_cvx.atoms.spectral import OfSingularValues, singular_values
+from opteq_cvx.atoms.spectral import OfSingularValues, Spectral, singular_values
 from opteq_cvx.ir.pattern import Op
 
 _PROX = OfSingularValues(lambda values, t: NormInf().prox(values, t, {}))
 
 
 @dataclass(frozen=True, slots=True)
-class SigmaMax(Atom):
+class SigmaMax(Lifting):
     """f(X) = σ_max(X) over the last two axes; prox: that of the largest magnitude, on singular values."""
 
     name = "sigma_max"
@@ -33,9 +34,10 @@ class SigmaMax(Atom):
     def value(self, x: Tensor, data: Data) -> Tensor:
         return singular_values(x)[..., :1].unsqueeze(-1)
 
+    @property
     @override
-    def prox(self, v: Tensor, step: Tensor, data: Data) -> Tensor:
-        return _PROX(v, step.squeeze(-1).expand((*v.shape[:-2], 1)))
+    def lifted(self) -> Spectral:
+        return _PROX
 
     @override
     def conjugate(self, y: Tensor, data: Data) -> Tensor:

@@ -25,6 +25,7 @@ from opteq_cvx.atoms.spectral_second import (
     jacobians,
     off_diagonal,
     second,
+    slope,
     symmetric_part,
     times,
 )
@@ -82,6 +83,10 @@ class Spectral(Implicit):
     @abstractmethod
     def by_matrix_twice(self, v: Tensor, h: Tensor, k: Tensor, *parameters: Tensor) -> Tensor:
         """D²F(V)[H, K]."""
+
+    @abstractmethod
+    def matrix(self, v: Tensor, *parameters: Tensor) -> Tensor:
+        """DF(V) as a matrix (*batch, mn, mn), entries of V in C order; its own derivatives are not used."""
 
     @property
     def along(self) -> Self:
@@ -166,6 +171,14 @@ class OfEigenvalues(Spectral):
         return moved, [times(s.mT, diagonal) for s in by_parameters]
 
     @override
+    def matrix(self, v: Tensor, *parameters: Tensor) -> Tensor:
+        v, _ = finite_or_zero(v)
+        values, vectors = torch.linalg.eigh(symmetric_part(v))
+        slopes = slope(self.p, values, *parameters)
+        half = 0.5 * _quotients(values, self.p(values, *parameters), slopes)[0]
+        return _dense(vectors, vectors, half, half, slopes)
+
+    @override
     def by_matrix_twice(self, v: Tensor, h: Tensor, k: Tensor, *parameters: Tensor) -> Tensor:
         v, _ = finite_or_zero(v)
         eigen = Eigen.apply(symmetric_part(v), 0)  # type: ignore[no-untyped-call]
@@ -203,12 +216,44 @@ class OfSingularValues(Spectral):
         return moved, [times(s.mT, diagonal) for s in by_parameters]
 
     @override
+    def matrix(self, v: Tensor, *parameters: Tensor) -> Tensor:
+        v, _ = finite_or_zero(v)
+        left, values, rows = torch.linalg.svd(v, full_matrices=True)
+        slopes, x = slope(self.p, values, *parameters), self.p(values, *parameters)
+        even, _ = _quotients(values, x, slopes)
+        odd, _, ratio, _ = _sums(values, x, slopes)
+        n, odd = values.shape[-1], off_diagonal(odd)
+        own = ratio.unsqueeze(-1).expand(*ratio.shape, v.shape[-1])  # what leaves the span of U or that of W
+        own = own if v.shape[-1] >= v.shape[-2] else ratio.unsqueeze(-2).expand(*ratio.shape[:-1], *v.shape[-2:])
+        own = own.clone()
+        own[..., :n, :n] = 0.5 * (even + odd)
+        return _dense(left, rows.mT, own, 0.5 * (even - odd), slopes)
+
+    @override
     def by_matrix_twice(self, v: Tensor, h: Tensor, k: Tensor, *parameters: Tensor) -> Tensor:
         rows, columns = v.shape[-2:]
         v, h, k = (_dilated(a) for a in (finite_or_zero(v)[0], h, k))
         eigen = Eigen.apply(v, rows)  # type: ignore[no-untyped-call]
         twice = second(self.p, _dilated_quotients(abs(rows - columns)), min(rows, columns), eigen, (h, k), parameters)
         return twice[..., :rows, rows:]
+
+
+def _dense(left: Tensor, right: Tensor, own: Tensor, other: Tensor, slopes: Tensor) -> Tensor:
+    """H ↦ U(A∘G + B∘Gᵀ + diag(J diag G))Wᵀ with G = UᵀHW as a matrix (*batch, mn, mn), entries of H in C order.
+
+    Args:
+        left: U (*batch, m, m), orthogonal.
+        right: W (*batch, n, n), orthogonal.
+        own: A (*batch, m, n), with a zero diagonal.
+        other: B (*batch, r, r), with a zero diagonal: of the leading block, r = min(m, n).
+        slopes: J (*batch, r, r).
+    """
+    m, n, r = left.shape[-1], right.shape[-1], slopes.shape[-1]
+    basis = (left[..., :, None, :, None] * right[..., None, :, None, :]).flatten(-4, -3)  # axes: entry of H, i, j
+    core = basis * own.unsqueeze(-3)
+    core[..., :r, :r] += basis[..., :r, :r].mT * other.unsqueeze(-3)
+    diagonal = basis.diagonal(dim1=-2, dim2=-1)
+    return basis.flatten(-2) @ core.reshape(*core.shape[:-2], m * n).mT + diagonal @ slopes @ diagonal.mT
 
 
 def _dilated(v: Tensor) -> Tensor:

@@ -54,6 +54,11 @@ def jacobians(p: Lifted, values: Tensor, *parameters: Tensor) -> list[Tensor]:
     return [g.movedim(0, -2) for g in pull(unit)]
 
 
+def slope(p: Lifted, values: Tensor, *parameters: Tensor) -> Tensor:
+    """∂p/∂λ (*batch, n, n) alone."""
+    return jacobians(lambda s: p(s, *(q.expand(s.shape[0], *q.shape) for q in parameters)), values)[0]
+
+
 def directional(f: Callable[[Tensor], Tensor], at: Tensor, along: Tensor) -> Tensor:
     """Df(at)[along], by two pullbacks: forward mode would want a rule of every function inside."""
     pulled: Any = torch.func.vjp(f, at)

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from torch import Tensor
 from typing_extensions import override
 
-from opteq_cvx.atoms.contract import Atom, Data, Spelling
+from opteq_cvx.atoms.contract import Data, Spelling
+from opteq_cvx.atoms.lifting import Lifting
 from opteq_cvx.atoms.power import Power
-from opteq_cvx.atoms.spectral import OfEigenvalues, eigenvalues
+from opteq_cvx.atoms.spectral import OfEigenvalues, Spectral, eigenvalues
 from opteq_cvx.ir.pattern import Op
 
 _INVERSE = Power(-1.0)
@@ -15,7 +16,7 @@ _PROX = OfEigenvalues(lambda values, t: _INVERSE.prox(values, t, {}))
 
 
 @dataclass(frozen=True, slots=True)
-class TrInv(Atom):
+class TrInv(Lifting):
     """f(X) = tr X⁻¹ for X ≻ 0 over the last two axes; the prox is that of 1/x, on eigenvalues."""
 
     name = "tr_inv"
@@ -36,9 +37,10 @@ class TrInv(Atom):
     def value(self, x: Tensor, data: Data) -> Tensor:
         return _INVERSE.value(eigenvalues(x), data).sum(-1, keepdim=True).unsqueeze(-1)
 
+    @property
     @override
-    def prox(self, v: Tensor, step: Tensor, data: Data) -> Tensor:
-        return _PROX(v, step.squeeze(-1).expand((*v.shape[:-2], 1)))
+    def lifted(self) -> Spectral:
+        return _PROX
 
     @override
     def conjugate(self, y: Tensor, data: Data) -> Tensor:

@@ -67,13 +67,7 @@ class Block(Frozen):
 
         `step` is (1|B,) for one step a sample, or (1|B, n) for one a coordinate; `theta` the values of `exprs`.
         """
-        values, ndim = list(theta), self.index.ndim + 1
-        t = self._step(step)
-        weight = _align(values.pop(0), ndim) if self.weight is not None else None
-        s = _align(values.pop(0), ndim) if self.scale is not None else None
-        b = _align(values.pop(0), ndim) if self.offset is not None else None
-        data = {key: _align(values.pop(0), ndim) for key in self.data}
-        t = t if weight is None else t * weight
+        t, s, b, data, values = self.parts(step, theta)
         f = self.f
         then = self.interval.bind(step, values, inplace=inplace) if self.interval is not None else None
         if inplace and s is None and b is None:
@@ -94,10 +88,19 @@ class Block(Frozen):
         """The derivative of the prox at v (B, *event), entry by entry, where the atom knows it and acts alone."""
         if self.scale is not None or self.offset is not None or self.interval is not None:
             return None
+        t, _, _, data, _ = self.parts(step, theta)
+        return self.f.slope(v, t, data)
+
+    def parts(
+        self, step: Tensor, theta: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, dict[str, Tensor], list[Tensor]]:
+        """The step times the weight, s, b and the data, as they broadcast with v, and the interval's own values."""
         values, ndim = list(theta), self.index.ndim + 1
         t = self._step(step)
         t = t if self.weight is None else t * _align(values.pop(0), ndim)
-        return self.f.slope(v, t, {key: _align(values.pop(0), ndim) for key in self.data})
+        s = _align(values.pop(0), ndim) if self.scale is not None else None
+        b = _align(values.pop(0), ndim) if self.offset is not None else None
+        return t, s, b, {key: _align(values.pop(0), ndim) for key in self.data}, values
 
     def value(self, y: Tensor, theta: Sequence[Tensor]) -> Tensor:
         """⟨w, f(s∘y + b)⟩ at y (B, rows), (B,): the block's function, without its interval."""
@@ -106,14 +109,10 @@ class Block(Frozen):
 
     def entries(self, y: Tensor, theta: Sequence[Tensor]) -> Tensor:
         """w · f(s∘y + b) at y (B, *event), not yet summed."""
-        values, ndim = list(theta), self.index.ndim + 1
-        weight = _align(values.pop(0), ndim) if self.weight is not None else None
-        s = _align(values.pop(0), ndim) if self.scale is not None else None
-        b = _align(values.pop(0), ndim) if self.offset is not None else None
-        data = {key: _align(values.pop(0), ndim) for key in self.data}
+        weight, s, b, data, _ = self.parts(y.new_ones(1), theta)
         x = y if s is None else s * y
         value = self.f.value(x if b is None else x + b, data)
-        return value if weight is None else weight * value
+        return value if self.weight is None else weight * value
 
     def shares(self, w: Tensor, y: Tensor, theta: Sequence[Tensor]) -> list[tuple[Term, Tensor, Tensor]]:
         """(term, point, multiplier) of the function and of the interval, for y (B, rows) ∈ ∂(f + ι)(w) of u[index].

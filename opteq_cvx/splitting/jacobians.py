@@ -99,8 +99,11 @@ def jacobians(parts: Sequence[Block], rest: Sequence[Tensor], step: Tensor, v: T
                 diagonal[:, start:stop] = slope.nan_to_num(0.0).clamp(0.0, 1.0)
             continue
         order = _grouped(block, torch.arange(start, stop, device=v.device).reshape(block.index.shape))
-        width = order.shape[1]
-        if width * here.numel() <= AT_ONCE:
+        width, event = order.shape[1], (here.shape[0], *block.index.shape)
+        found = _known(block, step, own, here.reshape(event))
+        if found is not None:
+            found = found.reshape(event[0], *order.shape, width)
+        elif width * here.numel() <= AT_ONCE:
             found = _at_once(block, _repeated(step, width), [_repeated(t, width) for t in own], here, order - start)
         else:
             image, point = _image(block, step, own, here)
@@ -110,6 +113,16 @@ def jacobians(parts: Sequence[Block], rest: Sequence[Tensor], step: Tensor, v: T
             jacobian = found.nan_to_num(0.0)
             coupled.append(Coupled(order, (jacobian + jacobian.mT) / 2))
     return Jacobians(diagonal, tuple(coupled))
+
+
+def _known(block: Block, step: Tensor, own: Sequence[Tensor], v: Tensor) -> Tensor | None:
+    """The Jacobian at v (B, *event) where the atom has it: of prox_{ts²f} at sv + b, and the identity where s = 0."""
+    t, s, b, data, _ = block.parts(step, own)
+    x = v if s is None else s * v
+    found = block.f.jacobian(x if b is None else x + b, t if s is None else t * s * s, data)
+    if found is None or s is None:
+        return found
+    return torch.where(s == 0, torch.eye(found.shape[-1], dtype=v.dtype, device=v.device), found)
 
 
 def _image(block: Block, step: Tensor, own: Sequence[Tensor], v: Tensor) -> tuple[Tensor, Tensor]:
