@@ -7,7 +7,7 @@ Sources: as `douglas_rachford`; Woodbury, see `thin_form`.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -193,8 +193,7 @@ class ThinDouglasRachford(Frozen, Splitting):
             return None
         metric, tau = metric * ratio[:, None], tau * ratio[:, None]
         after = self._factorized(self.thin(theta), sigma, metric, tau, prepared.certificate)
-        state = torch.cat([after.tensors[0].sqrt() * x, metric.sqrt() * (w + y / metric)], dim=1)
-        return state, after
+        return self._state(x, w, y, after), after
 
     @override
     def polish(self, z: Tensor, theta: Theta, prepared: Prepared, tolerance: float, steps: int) -> Polished | None:
@@ -219,8 +218,19 @@ class ThinDouglasRachford(Frozen, Splitting):
             p, k = self.thin(theta).dense()
             quadratic, rows = (p, theta[0]), (k, theta[1])
             done = finished(graph.blocks, quadratic, rows, theta[FIXED:], done, tolerance=tolerance, steps=steps)
-        state = torch.cat([sigma.sqrt() * done.x, metric.sqrt() * (done.w + done.y / metric)], dim=1)
-        return Polished(state, done.steps, done.infeasible, done.unbounded)
+        state = self._state(done.x, done.w, done.y, prepared)
+        found = Polished(state, done.steps, done.infeasible, done.unbounded)
+        blurred = (done.error <= tolerance) & ~(self.error(found.z, theta, prepared) <= tolerance)
+        if not bool(blurred.any()):
+            return found
+        other = torch.where(blurred[:, None], done.metric, metric)
+        after = self._factorized(self.thin(theta), sigma, other, prepared.tensors[2], prepared.certificate)
+        return replace(found, z=self._state(done.x, done.w, done.y, after), prepared=after)
+
+    def _state(self, x: Tensor, w: Tensor, y: Tensor, prepared: Prepared) -> Tensor:
+        """The state with these x, w = prox_{g/R}(v) and y = R(v − w)."""
+        sigma, metric, *_ = prepared.tensors
+        return torch.cat([sigma.sqrt() * x, metric.sqrt() * (w + y / metric)], dim=1)
 
     @override
     def drift(self, z: Tensor, theta: Theta, prepared: Prepared, tolerance: float) -> tuple[Tensor, Tensor]:

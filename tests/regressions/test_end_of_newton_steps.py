@@ -1,5 +1,7 @@
 """Where Newton steps begin and end: multipliers that are worthless are dropped, and no accuracy is lost afterwards."""
 
+from collections.abc import Callable
+
 import cvxpy as cp
 import numpy as np
 import pytest
@@ -13,10 +15,13 @@ from opteq_cvx.ir.program import Origin
 from opteq_cvx.maps.evaluate import Environment
 from opteq_cvx.splitting import newton
 from opteq_cvx.splitting.blocks import Block
+from opteq_cvx.splitting.contract import Splitting
 from opteq_cvx.splitting.douglas_rachford import DouglasRachford
 from opteq_cvx.splitting.graph_form import GraphForm
 from opteq_cvx.splitting.matrices import Dense
 from opteq_cvx.splitting.sizes import optimality
+from opteq_cvx.splitting.thin_douglas_rachford import ThinDouglasRachford
+from opteq_cvx.splitting.thin_form import ThinForm
 
 TOLERANCE = 1e-8
 
@@ -44,14 +49,31 @@ def test_multipliers_that_are_far_off_are_dropped() -> None:
     assert x.value == pytest.approx(done.x[0].numpy(), abs=1e-4)
 
 
-def test_the_state_is_as_accurate_as_the_newton_steps_were() -> None:
+def _usual(form: GraphForm) -> DouglasRachford:
+    return DouglasRachford(form)
+
+
+def _thin(form: GraphForm) -> ThinDouglasRachford:
+    found = ThinForm.of(form, paying=False)
+    assert isinstance(found, ThinForm)
+    return ThinDouglasRachford(found)
+
+
+@pytest.mark.parametrize("make", [_usual, _thin], ids=["dense factor", "diagonal and rows"])
+def test_the_state_is_as_accurate_as_the_newton_steps_were(make: Callable[[GraphForm], Splitting]) -> None:
     """In a metric of 1e-7 the state w + y/R has no digits of w left: another one is handed on with it."""
     x = cp.Variable(3)
     cost = cp.sum(cp.kl_div(x + 800.0, np.array([600.0, 700.0, 900.0]))) + cp.norm(x - 1)
     form = GraphForm.of(passes.run(read(cp.Problem(cp.Minimize(cost), [cp.sum(x) == 1, x[0] >= 3])).program))
-    splitting, theta = DouglasRachford(form), form.theta(Environment({}, torch.float64, torch.device("cpu")))
+    splitting, env = make(form), Environment({}, torch.float64, torch.device("cpu"))
+    theta = splitting.theta(env)
     usual = splitting.prepare(theta)
-    prepared = splitting._rescaled(theta, usual, torch.full((1,), 1e-6, dtype=torch.float64))
+    if isinstance(splitting, ThinDouglasRachford):
+        sigma, metric, tau, *_ = usual.tensors
+        prepared = splitting._factorized(splitting.thin(theta), sigma, 1e-6 * metric, tau, usual.certificate)
+    else:
+        assert isinstance(splitting, DouglasRachford)
+        prepared = splitting._rescaled(theta, usual, torch.full((1,), 1e-6, dtype=torch.float64))
     found = splitting.polish(splitting.start(1, theta), theta, prepared, TOLERANCE, 100)
     assert found is not None
     assert found.prepared is not None
