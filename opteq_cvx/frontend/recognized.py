@@ -38,8 +38,6 @@ def fitted(weight: ParamExpr, shape: Shape, hit: Recognized) -> ParamExpr:
 def value_shape(shape: Shape, arg: Affine, static: FrozenDict) -> Shape:
     """The shape of an atom's value, for a node of `shape` (reduced axes dropped or not)."""
     event = arg.shape
-    if shape == event:
-        return event
     axes = static.get("axes")
     if axes is not None:
         return tuple(1 if i - len(event) in axes else n for i, n in enumerate(event))
