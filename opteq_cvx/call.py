@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 
 import torch
@@ -179,6 +179,16 @@ def bare(values: tuple[Tensor, ...], solved: Solved, bound: Bound) -> Solution:
     eq, codes = solved.eq, solved.verdict.codes
     found = tuple(shaped(v, bound) for v in values)
     return Solution(found, {}, Statuses(codes), Stats(eq.steps, eq.residual), eq.residual, eq.z)
+
+
+def doubted(solved: Solved, objective: Tensor) -> Solved:
+    """`solved`, where no sample with an infinite or undefined objective (1|B,) counts as converged: such a point lies
+    outside of the objective's domain, by what residuals allow that are relative to the program's sizes."""
+    if known_finite(objective):
+        return solved
+    codes = solved.verdict.codes
+    lost = (codes == code(Status.CONVERGED)) & ~torch.isfinite(objective.detach())
+    return replace(solved, verdict=Verdict(torch.where(lost, code(Status.MAX_STEPS), codes)))
 
 
 def worth(objective: Tensor, codes: Tensor, sign: int) -> Tensor:

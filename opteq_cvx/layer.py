@@ -283,6 +283,7 @@ class EquilibriumLayer(nn.Module):
             variables = split(u, self.plan.layout)
             values = [call.shown(o, variables, data.env) for o in self.program.outputs]
             worth = self._objective(variables, data.env, eq.residual) if full else eq.residual
+            solved = call.doubted(solved, worth) if full and self.plan.has_objective else solved
             chosen = self.options.select is not None or self._coupled  # neither has multipliers of its own
             wanted = (full and self.plan.dual) or self.program.dual_outputs
             saddle = self._saddle(solved) if wanted and not chosen else None

@@ -10,7 +10,7 @@ from opteq_cvx.ir.frozen import size
 from opteq_cvx.ir.program import Program, Term
 from opteq_cvx.maps.affine import affine
 from opteq_cvx.maps.evaluate import Environment
-from opteq_cvx.maps.peek import known_true
+from opteq_cvx.maps.peek import known_finite, known_true
 from opteq_cvx.splitting.pieces import product
 
 TINY = 1e-10  # the step with which a prox becomes the projection onto the domain; where the value allows it, far less
@@ -52,7 +52,10 @@ def term_value(term: Term, variables: Mapping[str, Tensor], env: Environment) ->
         value = f.value(_inside(f, x, value, data), data)
     if term.weight is not None:
         weight = env(term.weight)
-        value = value * weight.reshape(weight.shape[0], *(1,) * (value.ndim - weight.ndim), *weight.shape[1:])
+        weight = weight.reshape(weight.shape[0], *(1,) * (value.ndim - weight.ndim), *weight.shape[1:])
+        if not known_finite(value):  # a weight of 0 removes the function with its domain
+            value = torch.where((weight == 0) & ~torch.isfinite(value.detach()), 0.0, value)
+        value = value * weight
     return value.reshape(value.shape[0], size(value.shape[1:])).sum(dim=1)
 
 

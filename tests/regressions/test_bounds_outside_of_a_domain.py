@@ -61,6 +61,7 @@ def test_a_weight_of_zero_removes_the_function_and_its_domain() -> None:
         solution = oc.compile(problem, outputs=[x]).double().solve(torch.tensor([0.0, 0.1]).double())
     assert [solution.status[i] for i in range(2)] == [Status.CONVERGED, Status.PRIMAL_INFEASIBLE]
     assert torch.equal(solution.values[0][0], -torch.ones(3).double())
+    assert solution.objective[0].item() == pytest.approx(12.0)
 
 
 def test_data_of_each_sample_beside_bounds() -> None:
