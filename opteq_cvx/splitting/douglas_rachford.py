@@ -236,7 +236,7 @@ class DouglasRachford(Frozen, Splitting):
 
     def _optimality(self, x: Tensor, w: Tensor, y: Tensor, theta: Theta) -> tuple[Tensor, Tensor, Tensor]:
         p, q, k, b, *_ = theta
-        return optimality(x, w, y, q, b, matmul(x, k.mT), matmul(x, p), matmul(y, k))
+        return optimality(x, w, y, q, b, matmul(x, k.mT), matmul(x, p), matmul(y, k), self.form.groups)
 
     def _unpack(self, z: Tensor, prepared: Prepared, rest: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """x, v and w = prox_{g/R}(v)."""

@@ -75,15 +75,17 @@ class GraphForm(Frozen):
     @property
     def groups(self) -> Sequence[tuple[int, int]]:
         """(start, stop) of row ranges that need one common scale: the non-separable blocks."""
-        ranges = []
-        for block in self.blocks:
-            if Trait.SEPARABLE not in block.f.traits and block.index.size:
-                ranges.append((int(block.index.min()), int(block.index.max()) + 1))
-        return tuple(ranges)
+        return coupled(self.blocks)
 
     def certificate(self, theta: Sequence[Tensor], convex: Tensor | None) -> Certificate:
         """Signs of weights and emptiness of data-dependent sets; no modulus is known."""
         return Structure(self.layout, self.smooth, self.blocks, None).certificate(theta[4:], None, convex)
+
+
+def coupled(blocks: Sequence[Block]) -> Sequence[tuple[int, int]]:
+    """(start, stop) of the rows of each block whose prox couples entries."""
+    found = [b.index for b in blocks if Trait.SEPARABLE not in b.f.traits and b.index.size]
+    return tuple((int(index.min()), int(index.max()) + 1) for index in found)
 
 
 def _cat(parts: Sequence[Tensor]) -> Tensor:

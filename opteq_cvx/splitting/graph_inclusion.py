@@ -162,7 +162,8 @@ class GraphInclusion(Frozen, Splitting):
         d = self._scales(f)[0]
         x, v, w = self._unpack(z, prepared, rest)
         y = prepared.tensors[1] * (v - w)
-        return *optimality(x, w, y, d * q, b, matmul(x, k.mT), d * times(f, x), matmul(y, k)), x, w, y
+        kx, fx, ky = matmul(x, k.mT), d * times(f, x), matmul(y, k)
+        return *optimality(x, w, y, d * q, b, kx, fx, ky, self.form.groups), x, w, y
 
     @override
     def error(self, z: Tensor, theta: Theta, prepared: Prepared) -> Tensor:

@@ -24,13 +24,14 @@ from opteq_cvx.ir.frozen import Frozen
 from opteq_cvx.maps.evaluate import Environment
 from opteq_cvx.splitting import asked, blocks, infeasibility, newton
 from opteq_cvx.splitting.contract import Certificate, Polished, Prepared, Splitting, Theta
+from opteq_cvx.splitting.graph_form import coupled
 from opteq_cvx.splitting.jacobians import formable
 from opteq_cvx.splitting.matrices import Dense, Moved
 from opteq_cvx.splitting.operators import Products
 from opteq_cvx.splitting.power import largest
 from opteq_cvx.splitting.saddle import Proximal, Saddle
 from opteq_cvx.splitting.saddle_form import SaddleForm
-from opteq_cvx.splitting.sizes import duality, most, optimality, stationary, top
+from opteq_cvx.splitting.sizes import duality, feasible, optimality, stationary
 from opteq_cvx.splitting.structure import Structure
 from opteq_cvx.splitting.system import matmul
 
@@ -222,8 +223,10 @@ class PrimalDual(Frozen, Splitting):
         height = max(s.shape[0], inverse.shape[0])
         metric = torch.cat([s.expand(height, -1), inverse.expand(height, -1)], dim=1)
 
+        groups = coupled(parts)
+
         def residuals(x: Tensor, w: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            return optimality(x, w, y, q, shift, matmul(x, k.mT), matmul(x, p), matmul(y, k))
+            return optimality(x, w, y, q, shift, matmul(x, k.mT), matmul(x, p), matmul(y, k), groups)
 
         program = newton.Program(parts, Dense(p, k), q, shift, (*outer, *inner))
         start = (at.x, torch.cat([at.y, at.normal[:, picked]], dim=1))
@@ -265,8 +268,8 @@ class PrimalDual(Frozen, Splitting):
     def _residuals(self, at: Point, theta: Theta) -> tuple[Tensor, Tensor, Tensor]:
         """Relative primal ‖(Kx + b − w, x − u)‖, dual ‖Px + q + Kᵀy + n‖ and gap (B,), n ∈ ∂f(u), y ∈ ∂g(w)."""
         q, b = theta[0], theta[1]
-        sizes = (top(at.kx), top(at.w), top(b), top(at.x))
-        primal = torch.maximum(top(at.kx + b - at.w), top(at.x - at.u)) / most(sizes)
+        on_rows = feasible(at.kx + b - at.w, at.kx, b, at.w, coupled(self.form.outer))
+        primal = torch.maximum(on_rows, feasible(at.x - at.u, at.x, q.new_zeros(1, 1), at.u, coupled(self.form.inner)))
         dual = stationary(at.px + q + at.ky + at.normal, at.px, q, [at.ky, at.normal])
         pairs = [(at.y * (at.w - b)).sum(1), (at.normal * at.u).sum(1)]
         return primal, dual, duality(at.x, at.px, q, pairs)

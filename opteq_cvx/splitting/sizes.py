@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+Groups = Sequence[tuple[int, int]]
+
 WORTHLESS = 0.5
 """Errors relative to the terms that cancel in them are near 1 far from a solution, wherever that is: of two points with
 larger errors than this the later one is kept."""
@@ -54,8 +56,20 @@ def duality(x: Tensor, px: Tensor, q: Tensor, pairs: Sequence[Tensor]) -> Tensor
     return left.clamp_min(0.0) / most(sizes)
 
 
+def feasible(shift: Tensor, kx: Tensor, b: Tensor, w: Tensor, groups: Groups) -> Tensor:
+    """The relative primal residual (B,) of shift = Kx + b − w: relative to the row, or its group.
+
+    A heavy norm of rows near 0 would not see an error that is small beside the largest row of the program.
+    """
+    sizes = torch.maximum(torch.maximum(kx.abs(), w.abs()), b.abs()).clamp_min(1.0)
+    rounding = ROUNDING * torch.finfo(w.dtype).eps * top(sizes)[:, None]
+    for start, stop in groups:
+        sizes[:, start:stop] = sizes[:, start:stop].amax(dim=1, keepdim=True)
+    return top((shift.abs() - rounding).clamp_min(0.0) / sizes)
+
+
 def optimality(
-    x: Tensor, w: Tensor, y: Tensor, q: Tensor, b: Tensor, kx: Tensor, px: Tensor, ky: Tensor
+    x: Tensor, w: Tensor, y: Tensor, q: Tensor, b: Tensor, kx: Tensor, px: Tensor, ky: Tensor, groups: Groups = ()
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Relative primal ‖Kx + b − w‖, dual ‖Px + q + Kᵀy‖ and gap |xᵀ(Px + q) + yᵀ(w − b)|, each (B,).
 
@@ -64,6 +78,7 @@ def optimality(
     Args:
         x: (B, n); w, y: (B, m); q (1|B, n) and b (1|B, m).
         kx: Kx; px: Px; ky: Kᵀy.
+        groups: the first row and the one after the last of each set of rows whose size counts together.
     """
-    primal = top(kx + b - w) / most((top(kx), top(w), top(b)))
+    primal = feasible(kx + b - w, kx, b, w, groups)
     return primal, stationary(px + q + ky, px, q, [ky]), duality(x, px, q, [(y * (w - b)).sum(1)])

@@ -209,7 +209,7 @@ class ThinDouglasRachford(Frozen, Splitting):
 
         def residuals(x: Tensor, w: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             products = matrices.image(x), matrices.curved(x), matrices.back(y)
-            return optimality(x, w, y, theta[0], theta[1], *products)
+            return optimality(x, w, y, theta[0], theta[1], *products, graph.groups)
 
         program = newton.Program(graph.blocks, matrices, theta[0], theta[1], theta[FIXED:])
         start = (x, metric * (v - w))
@@ -247,7 +247,8 @@ class ThinDouglasRachford(Frozen, Splitting):
         q, b, thin = theta[0], theta[1], self.thin(theta)
         x, v, w = self._unpack(z, prepared, theta[FIXED:])
         y = prepared.tensors[1] * (v - w)
-        return *optimality(x, w, y, q, b, thin.image(x), thin.curved(x), thin.back(y)), x, w, y
+        products = thin.image(x), thin.curved(x), thin.back(y)
+        return *optimality(x, w, y, q, b, *products, self.form.graph.groups), x, w, y
 
     def _unpack(self, z: Tensor, prepared: Prepared, rest: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """x, v and w = prox_{g/R}(v)."""
