@@ -51,7 +51,7 @@ def solve(
     enforce_dpp: bool = False,
     ignore_dpp: bool = False,
     canon_backend: str | None = None,
-) -> float:
+) -> float | complex:
     """Solve a problem at the values of its parameters; set values, status and statistics as CVXPY does.
 
     Duals are set for every constraint of which CVXPY has them.
@@ -157,12 +157,12 @@ def _duals(problem: cp.Problem, found: ours.Solution) -> dict[int, Any]:
     return {c.id: unpackable(c, d) if d else np.zeros(c.shape) for c, d in parts}  # zeros where CVXPY has none either
 
 
-def _finish(problem: cp.Problem, solution: Solution) -> float:
+def _finish(problem: cp.Problem, solution: Solution) -> float | complex:
     """Write the solution into the problem."""
     if solution.status in settings.INACCURATE:
         warnings.warn(f"{METHOD}: the solution may be inaccurate; raise max_steps or loosen tolerance", stacklevel=5)
     problem.unpack(solution)
     problem._compilation_time = solution.attr.get(settings.SETUP_TIME)
     problem._solver_stats = SolverStats.from_dict(solution.attr, METHOD)
-    value: float = problem.value
-    return value
+    value: float | complex | np.generic = problem.value
+    return value.item() if isinstance(value, np.generic) else value

@@ -127,6 +127,7 @@ def test_compiled_layers_are_exact(generator: torch.Generator) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # torch's compiler uses it
 def test_generated_code_is_exact(generator: torch.Generator) -> None:
     layer = declared(oc.Compiled()).double()
     assert oc.verify(layer, torch.randn(3, 6, dtype=torch.float64, generator=generator)).ok
