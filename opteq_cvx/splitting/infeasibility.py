@@ -85,7 +85,7 @@ def judge(
     bend = 0.5 * (x * moved.px * in_x).sum(1).clamp_min(0.0)
     ends = torch.stack(recession.times(1.0 + _norm(w)), dim=1)
     curvature = bend[:, None] * (ends[:, 1:] + ends[:, :-1])
-    dual = ~curved & ~leaves & recession.falls(slopes, linear, curvature, margin, rounding)
+    dual = ~curved & ~leaves & recession.falls(slopes, linear, curvature, margin, rounding, bend)
     moving = (_norm(dy) > 0, _norm(dx) > 0)
     return Drift(primal & moving[0], dual & moving[1], x, y)
 

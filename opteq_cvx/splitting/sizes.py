@@ -11,6 +11,7 @@ WORTHLESS = 0.5
 """Errors relative to the terms that cancel in them are near 1 far from a solution, wherever that is: of two points with
 larger errors than this the later one is kept."""
 
+FINER = 100.0  # the accuracy of small rows beside that of the largest
 ROUNDING = 8.0  # units of rounding of each part of a gradient that is 0 up to them
 
 
@@ -57,15 +58,16 @@ def duality(x: Tensor, px: Tensor, q: Tensor, pairs: Sequence[Tensor]) -> Tensor
 
 
 def feasible(shift: Tensor, kx: Tensor, b: Tensor, w: Tensor, groups: Groups) -> Tensor:
-    """The relative primal residual (B,) of shift = Kx + b − w: relative to the row, or its group.
+    """The relative primal residual (B,) of shift = Kx + b − w, relative to the row, or its group.
 
-    A heavy norm of rows near 0 would not see an error that is small beside the largest row of the program.
+    A heavy norm of rows near 0 would not see an error that is small beside the largest row of the program. A row
+    is asked at most `FINER` times the accuracy of the largest, as products of large coordinates may cancel in it.
     """
-    sizes = torch.maximum(torch.maximum(kx.abs(), w.abs()), b.abs()).clamp_min(1.0)
-    rounding = ROUNDING * torch.finfo(w.dtype).eps * top(sizes)[:, None]
+    sizes = torch.maximum(torch.maximum(kx.abs(), w.abs()), b.abs())
+    sizes = torch.maximum(sizes, top(sizes)[:, None] / FINER).clamp_min(1.0)
     for start, stop in groups:
         sizes[:, start:stop] = sizes[:, start:stop].amax(dim=1, keepdim=True)
-    return top((shift.abs() - rounding).clamp_min(0.0) / sizes)
+    return top(shift / sizes)
 
 
 def optimality(
