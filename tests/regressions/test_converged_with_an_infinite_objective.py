@@ -11,14 +11,15 @@ from opteq_cvx.status import Status
 @pytest.mark.filterwarnings("ignore::opteq_cvx.errors.SolveWarning")
 @pytest.mark.parametrize("maximize", [False, True])
 def test_a_sample_with_an_infinite_objective_is_not_converged(maximize: bool) -> None:
-    """ln z beside z ≤ −1e-3, where y ≤ 1e5 allows violations of 0.1 at a tolerance of 1e-4; z ≤ 1 in the other one."""
+    """ln z beside z ≤ −1e-2, where y ≤ 100 lets a tolerance of 1e-2 allow so much; z ≤ 1 in the other sample."""
     x, y, most = cp.Variable(2, name="x"), cp.Variable(name="y"), cp.Parameter(name="most")
-    cost = -1e-2 * cp.log(x[0] + x[1]) - y
+    cost = -0.1 * cp.log(x[0] + x[1]) - y
     sense = cp.Maximize(-cost) if maximize else cp.Minimize(cost)
-    problem = cp.Problem(sense, [x[0] + x[1] <= most, y <= 1e5, x >= -5, x <= 5])
-    layer = oc.compile(problem, inputs=[most], tolerance=1e-4, max_steps=2000).double()
-    solution = layer.solve(torch.tensor([-1e-3, 1.0], dtype=torch.float64))
+    problem = cp.Problem(sense, [x[0] + x[1] <= most, y <= 100, x >= -5, x <= 5])
+    layer = oc.compile(problem, inputs=[most], tolerance=1e-2, max_steps=2000).double()
+    solution = layer.solve(torch.tensor([-1e-2, 1.0], dtype=torch.float64))
     infinite = ~torch.isfinite(solution.objective)
     assert infinite.tolist() == [True, False]
-    assert solution.status[0] in (Status.PRIMAL_INFEASIBLE, Status.MAX_STEPS)
+    assert solution.status[0] is Status.MAX_STEPS
+    assert float(solution.stats.residual[0]) <= 1e-2
     assert solution.status[1] is Status.CONVERGED
