@@ -31,7 +31,8 @@ model = Classifier(layer, features=6, classes=3)
 options = TrainOptions(epochs=2, batch_size=24, schedule=Cosine(peak=0.01), seed=3)
 where = DeviceOptions(accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto")
 train(model, data, out, options=options, devices=where, progress=False)
-print("ranks", torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1)
+ranks = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+sys.stdout.write(f"ranks {ranks}\\n")  # in one piece: both processes write to one pipe
 """
 
 
