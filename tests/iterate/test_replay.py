@@ -2,6 +2,7 @@
 was recorded runs again when it is replayed, on the tensors it was recorded with, and on nothing else."""
 
 import cvxpy as cp
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -128,7 +129,8 @@ def test_compiled_layers_are_exact(generator: torch.Generator) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # torch's compiler uses it
-def test_generated_code_is_exact(generator: torch.Generator) -> None:
+def test_generated_code_is_exact(generator: torch.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # torch's compiler cannot trace the checks
     layer = declared(oc.Compiled()).double()
     assert oc.verify(layer, torch.randn(3, 6, dtype=torch.float64, generator=generator)).ok
 
