@@ -55,8 +55,9 @@ BOUNDED = frozenset(
 )
 """Functions whose level sets and epigraphs are found by a root: finite at their proxes, which are exact.
 
-Those of quadratic forms and of quad_over_lin are one second-order cone each, which is cheaper, and the epigraph of
-the square of one entry is one of three. Level sets of weighted squares are measured slower than cones too, and
+Epigraphs of quadratic forms and those of quad_over_lin are one second-order cone each, which is cheaper, and the
+epigraph of the square of one entry is one of three; level sets of quadratic forms are balls (`quadratic_form`).
+Level sets of weighted squares are measured slower than cones too, and
 epigraphs of p-norms, whose root would be one of roots.
 """
 
