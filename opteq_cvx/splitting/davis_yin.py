@@ -312,6 +312,6 @@ class DavisYin(Frozen, Splitting):
             p_size=prepared.tensors[1][:, 0],
         )
         first, second, _ = self.parts(theta)
-        w = self._rows(before.u, before.w)
-        found = infeasibility.judge(form.joint, (*first, *second), w, dx, dy, moved, tolerance)
+        w, y = self._rows(before.u, before.w), self._rows(before.normal, before.y)
+        found = infeasibility.judge(form.joint, (*first, *second), w, y, dx, dy, moved, tolerance)
         return found.infeasible, found.unbounded

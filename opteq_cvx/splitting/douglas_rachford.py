@@ -223,7 +223,7 @@ class DouglasRachford(Frozen, Splitting):
         x, v, w = self._unpack(z, prepared, theta[4:])
         x_after, v_after, w_after = self._unpack(after, prepared, theta[4:])
         dy = metric * ((v_after - w_after) - (v - w))
-        return infeasibility.certify(self.form.blocks, theta, w, x_after - x, dy, tolerance)
+        return infeasibility.certify(self.form.blocks, theta, w, metric * (v - w), x_after - x, dy, tolerance)
 
     def _residuals(self, z: Tensor, theta: Theta, prepared: Prepared) -> tuple[Tensor, ...]:
         """Relative primal ‖Kx + b − w‖, dual ‖Px + q + Kᵀy‖ and gap |xᵀ(Px + q) + yᵀ(w − b)| (B,), then x, w, y.

@@ -27,6 +27,7 @@ from opteq_cvx.splitting.matrices import Dense
 from opteq_cvx.splitting.quadratic import ROUNDING, spectrum
 from opteq_cvx.splitting.saddle import Proximal, Saddle
 from opteq_cvx.splitting.structure import Structure
+from opteq_cvx.splitting.system import matmul
 
 SIGMA, RHO = 1e-8, 1.0  # of their augmented Lagrangian, relative to the largest curvature
 NEWTONS = 4.0  # steps of Newton's method from a face to the next
@@ -204,7 +205,9 @@ class ForwardBackward(Frozen, Splitting):
         n = self.dimension
         eye = torch.eye(n, dtype=z.dtype, device=z.device).unsqueeze(0)
         data = (torch.diag_embed(p) if p.ndim == 2 else p, q, eye, z.new_zeros(1, n), *rest)
-        return infeasibility.certify(self.parts.blocks, data, z, after - z, torch.zeros_like(z), tolerance).unbounded
+        still = torch.zeros_like(z)
+        y = -(matmul(z, data[0]) + q)
+        return infeasibility.certify(self.parts.blocks, data, z, y, after - z, still, tolerance).unbounded
 
     @override
     def polish(self, z: Tensor, theta: Theta, prepared: Prepared, tolerance: float, steps: int) -> Polished | None:

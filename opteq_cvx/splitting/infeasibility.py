@@ -23,6 +23,7 @@ from opteq_cvx.splitting.sizes import top
 
 REACH = 10.0  # how far along a ray values are asked for, which grow, in units of the point's own size
 OUTSIDE = 1e-3  # a ray leaves a domain where so large a part of it points outside
+EXPLAINED = 10.0  # slopes are certain beyond so many times what multipliers make of the part outside
 CERTAIN = 1e-6  # tolerance of a certificate, where the precision allows it
 UNITS = 16.0  # of rounding: what is no larger in Kx̄ is 0, where x and −x cancel
 TINY = 1e-10  # the step with which a function's prox becomes the projection onto its domain
@@ -49,45 +50,52 @@ def certify(
     blocks: Sequence[Block],
     theta: Sequence[Tensor],
     w: Tensor,
+    y: Tensor,
     dx: Tensor,
     dy: Tensor,
     tolerance: float,
 ) -> Drift:
-    """Test the drift (dx, dy) of one step, (B, n) and (B, m), at the present point w (B, m) of dom g."""
+    """Test the drift (dx, dy) of one step, (B, n) and (B, m), at the present point w of dom g and y, both (B, m)."""
     p, q, k, b, *rest = theta
-    return judge(blocks, rest, w, dx, dy, Dense(p, k).moved(q, b, dx, dy), tolerance)
+    return judge(blocks, rest, w, y, dx, dy, Dense(p, k).moved(q, b, dx, dy), tolerance)
 
 
 def judge(
     blocks: Sequence[Block],
     rest: Sequence[Tensor],
     w: Tensor,
+    y: Tensor,
     dx: Tensor,
     dy: Tensor,
     moved: Moved,
     tolerance: float,
 ) -> Drift:
-    """As `certify`, from products that were made elsewhere; `rest` is the data of the blocks."""
+    """As `certify`, from products that were made elsewhere; `rest` is the data of the blocks.
+
+    A ray is known up to a part e that leaves dom g. With multipliers y of an optimum, ⟨q, x̄⟩ + rec g(Kx̄ − e) ≥ −⟨y, e⟩:
+    what falls by no more than that proves nothing.
+    """
     small, q, b = torch.finfo(w.dtype).tiny, moved.q, moved.b
     in_y, in_x = (1.0 / _norm(d).clamp_min(small)[:, None] for d in (dy, dx))
-    y, x = dy * in_y, dx * in_x
-    support, endless = _supported(blocks, rest, w, y)
+    up, x = dy * in_y, dx * in_x
+    support, endless = _supported(blocks, rest, w, up)
     image, least = moved.kx * in_x, UNITS * torch.finfo(x.dtype).eps * moved.row_size
     image = torch.where(image.abs() <= least, 0.0, image)
-    slopes, rounding, leaves = _along(blocks, rest, w, image, tolerance * moved.row_size)
-    offset = (b * y).sum(1)
-    margin = tolerance * (1.0 + _norm(b.expand_as(y)))
+    slopes, rounding, leaves, outside = _along(blocks, rest, w, image, tolerance * moved.row_size)
+    offset = (b * up).sum(1)
+    margin = tolerance * (1.0 + _norm(b.expand_as(up)))
     orthogonal = (top(moved.ky * in_y) <= tolerance * moved.k_size.clamp_min(1.0)) & (endless <= tolerance)
     primal = orthogonal & (offset - support > margin)
     linear, margin = (q * x).sum(1), tolerance * (1.0 + _norm(q.expand_as(x)))
+    margin = torch.maximum(margin, EXPLAINED * outside * (1.0 + _norm(y)))
     rounding = rounding + torch.finfo(x.dtype).eps * (q * x).abs().sum(1)[:, None]
     curved = top(moved.px * in_x) > tolerance * moved.p_size.clamp_min(1.0)
     bend = 0.5 * (x * moved.px * in_x).sum(1).clamp_min(0.0)
     ends = torch.stack(recession.times(1.0 + _norm(w)), dim=1)
     curvature = bend[:, None] * (ends[:, 1:] + ends[:, :-1])
-    dual = ~curved & ~leaves & recession.falls(slopes, linear, curvature, margin, rounding, bend)
+    dual = ~curved & ~leaves & recession.falls(slopes, linear, curvature, margin, rounding)
     moving = (_norm(dy) > 0, _norm(dx) > 0)
-    return Drift(primal & moving[0], dual & moving[1], x, y)
+    return Drift(primal & moving[0], dual & moving[1], x, up)
 
 
 def _supported(blocks: Sequence[Block], rest: Sequence[Tensor], w: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,24 +112,26 @@ def _supported(blocks: Sequence[Block], rest: Sequence[Tensor], w: Tensor, y: Te
 
 def _along(
     blocks: Sequence[Block], rest: Sequence[Tensor], w: Tensor, d: Tensor, noise: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Slopes of g over decades far along d, how far rounding moves them, and whether d leaves dom g (B,).
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Slopes of g over decades far along d, how far rounding moves them, whether d leaves dom g (B,), and by how much.
 
     d is known up to `noise` (1|B, m).
     """
     slopes, rounding = w.new_zeros(w.shape[0], recession.DECADES), w.new_zeros(w.shape[0], recession.DECADES)
-    leaves = torch.zeros(w.shape[0], dtype=torch.bool, device=w.device)
+    leaves, out = torch.zeros(w.shape[0], dtype=torch.bool, device=w.device), w.new_zeros(w.shape[0])
     for block, own, rows in _each(blocks, rest, w):
         here, move, blurs = (t.index_select(1, rows) for t in (w, d, noise))
         t, onto = _far(here), _projection(block, own, w)
         target = here + t * move
         blur = blurs.amax(dim=1) if block.index.size else noise.sum(1) * 0.0
-        outside = _norm(target - onto(target)) > t[:, 0] * torch.maximum(OUTSIDE * _norm(move), blur)
-        leaves = leaves | (outside & (_norm(move) > blur))  # onto moves points by TINY, where the ray does not
+        part = _norm(target - onto(target)) / t[:, 0]
+        out = torch.hypot(out, part)
+        left = part > torch.maximum(OUTSIDE * _norm(move), blur)
+        leaves = leaves | (left & (_norm(move) > blur))  # onto moves points by TINY, where the ray does not
         if Trait.SET not in block.f.traits:
             more = recession.secants(block, own, onto, here, move, blurs)
             slopes, rounding = slopes + more[0], rounding + more[1]
-    return slopes, rounding, leaves
+    return slopes, rounding, leaves, out
 
 
 def _each(

@@ -132,7 +132,7 @@ def finish(
         before = torch.where(done, primal, before)
         if bool((done & ~over).any()):
             drift = matrices.moved(q, b, x - center, moved - y)
-            ray = infeasibility.judge(parts, rest, w, x - center, moved - y, drift, certain)
+            ray = infeasibility.judge(parts, rest, w, moved, x - center, moved - y, drift, certain)
             best = replace(
                 best,
                 infeasible=best.infeasible | (done & ~over & ray.infeasible),

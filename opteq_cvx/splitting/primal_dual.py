@@ -344,7 +344,8 @@ class PrimalDual(Frozen, Splitting):
             p_size=(theta[2].abs() + prepared.tensors[2]).amax(1) + 1.0,
         )
         w = torch.cat([before.w, before.u], dim=1)
-        found = infeasibility.judge(form.joint, part.data(theta), w, dx, dy, linear, tolerance)
+        y = torch.cat([before.y, before.normal * covered], dim=1)
+        found = infeasibility.judge(form.joint, part.data(theta), w, y, dx, dy, linear, tolerance)
         return found.infeasible, found.unbounded
 
 

@@ -18,7 +18,6 @@ FAR = 1e4  # how far along a ray, in units of the point's own size
 DECADE, DECADES = 10.0, 4  # from there on, so that a minimum up to 1e8 of those units away shows
 LOGARITHM = 0.099  # slopes that fall for ever shrink in a decade to this part or more: to 0.1 where values are −ln t
 LINEAR = 0.5  # slopes that shrink less do not shrink but for what has ended since
-HORIZON = 1e5  # so far along a descent must not have met a square
 ROUNDING = 10.0  # units of rounding of what cancels in a slope
 
 
@@ -61,19 +60,17 @@ def secants(
     return torch.stack(slopes, dim=1), torch.stack(roundings, dim=1) * torch.finfo(here.dtype).eps
 
 
-def falls(slopes: Tensor, linear: Tensor, curvature: Tensor, margin: Tensor, rounding: Tensor, bend: Tensor) -> Tensor:
+def falls(slopes: Tensor, linear: Tensor, curvature: Tensor, margin: Tensor, rounding: Tensor) -> Tensor:
     """Whether a sum falls for ever (B,), from the slopes (B, DECADES) of what is not quadratic and ⟨q, d⟩, `linear`.
 
     Args:
-        curvature: ½⟨d, Pd⟩ times each decade's sum of ends (B, DECADES), 0 to the accuracy of the ray.
+        curvature: ½⟨d, Pd⟩ times each decade's sum of ends (B, DECADES), 0 to the accuracy of the ray; a square however
+            flat outweighs a descent, far enough along.
         margin: the slope that is certain to be one (B,).
         rounding: of the slopes (B, DECADES).
-        bend: ½⟨d, Pd⟩ of the unit ray (B,); a square however flat outweighs a descent, far enough along.
     """
-    total = slopes + linear[:, None]
+    total = slopes + linear[:, None] + curvature
     straight = (total[:, 1] < -margin) & (total[:, 1] <= LINEAR * total[:, 0])
-    straight = straight & (2.0 * HORIZON * bend <= LINEAR * total[:, 1].abs())
-    total = total + curvature
     on = ((total < 0) & (total.abs() > ROUNDING * rounding)).all(1)
     on = on & (total[:, 1:] <= LOGARITHM * total[:, :-1]).all(1)
     return straight | (on & (total[:, -1] >= LINEAR * total[:, -2]))

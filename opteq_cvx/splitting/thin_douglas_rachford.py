@@ -239,7 +239,7 @@ class ThinDouglasRachford(Frozen, Splitting):
         x_after, v_after, w_after = self._unpack(self.runner(theta, prepared)(z), prepared, theta[FIXED:])
         dx, dy = x_after - x, metric * ((v_after - w_after) - (v - w))
         moved = ThinMatrices(thin).moved(theta[0], theta[1], dx, dy)
-        found = infeasibility.judge(graph.blocks, theta[FIXED:], w, dx, dy, moved, tolerance)
+        found = infeasibility.judge(graph.blocks, theta[FIXED:], w, metric * (v - w), dx, dy, moved, tolerance)
         return found.infeasible, found.unbounded
 
     def _residuals(self, z: Tensor, theta: Theta, prepared: Prepared) -> tuple[Tensor, ...]:

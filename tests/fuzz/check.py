@@ -21,11 +21,11 @@ from opteq_cvx.splitting.asked import SplittingChoice
 from opteq_cvx.splitting.matrix_free import FactoredForwardBackward
 from opteq_cvx.splitting.thin_douglas_rachford import ThinDouglasRachford
 from opteq_cvx.status import Status
-from tests.fuzz.builder import SAMPLES, dense
+from tests.fuzz.builder import SAMPLES
 from tests.fuzz.doubtful import falls_for_ever, has_feasible_point, has_no_point, has_ray, only_in_the_limit
 from tests.fuzz.limits import TimeUpError, alarm
 from tests.fuzz.program import Made, make
-from tests.fuzz.reference import Reference, distance, reference
+from tests.fuzz.reference import Reference, distance, in_units, reference, violation
 from tests.fuzz.repeat import ALL, POINT, apart, repeatable
 from tests.fuzz.slopes import differentiated
 from tests.fuzz.source import Source
@@ -40,6 +40,7 @@ CHECKS = 30.0  # seconds of this process for all the rest: generator, reference,
 MAX_STEPS = 4_000
 ACCEPTABLE = {"optimal": Status.CONVERGED, "infeasible": Status.PRIMAL_INFEASIBLE, "unbounded": Status.DUAL_INFEASIBLE}
 CONSTRUCTED = {k: ACCEPTABLE[k] for k in ("infeasible", "unbounded")}  # kinds whose status needs no solver
+LARGE = 10.0  # objectives from which a disagreement is looked at again, in units of the objective
 QUICK = 0.5  # seconds up to which a batch is solved again, as samples or in another order, for most seeds
 
 
@@ -172,11 +173,24 @@ def exactly(made: Made, layer: Any) -> None:
 def against_exact(made: Made, solution: Solution, sample: int, batched: bool) -> str:
     """ "" where one sample agrees with Clarabel, else what is the matter."""
     status = solution.status[sample] if batched else solution.status[()]
-    problem, where = made.problem, f"sample {sample}"
     made.builder.at(sample)
     if CONSTRUCTED.get(made.kind) is status:
         return ""
-    exact = reference(problem, again=batched)
+    exact = reference(made.problem, again=batched)
+    note = held_against(made, solution, sample, batched, exact)
+    worth = float(solution.objective[sample] if batched else solution.objective)
+    size = abs(exact.value if exact.status == "optimal" else worth)
+    if note.startswith("wrong") and LARGE < size < np.inf:
+        other = in_units(made.problem, size)
+        if other.status != "error":
+            note = held_against(made, solution, sample, batched, other)
+    return note
+
+
+def held_against(made: Made, solution: Solution, sample: int, batched: bool, exact: Reference) -> str:
+    """The same, against this answer."""
+    status = solution.status[sample] if batched else solution.status[()]
+    problem, where = made.problem, f"sample {sample}"
     expected = CONSTRUCTED.get(made.kind, ACCEPTABLE.get(exact.status))
     if expected is None:
         return f"skipped: {where}: Clarabel says {exact.status}"
@@ -245,10 +259,3 @@ def domain(problem: cp.Problem) -> list[cp.Constraint]:
         return list(problem.objective.expr.domain)
     except NotImplementedError:
         return []
-
-
-def violation(c: cp.Constraint) -> float:
-    """By how much a constraint is violated, relative to its arguments; inf outside of the domain of one."""
-    sides = max((float(np.abs(dense(a.value)).max(initial=0.0)) for a in c.args), default=0.0)
-    worst = float(np.max(np.abs(dense(c.violation())), initial=0.0)) / max(1.0, sides)
-    return np.inf if np.isnan(worst) else worst

@@ -13,6 +13,7 @@ from opteq_cvx.verify.modelled import formless
 from tests.fuzz.builder import dense
 
 TIGHT = dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), 1e-10)
+HELD = 1e-6  # by which a reference's point may violate constraints, relative
 SURE = ("optimal", "infeasible", "unbounded")
 GAPS = (NotImplementedError, AssertionError)
 """What CVXPY 1.9 raises where it cannot canonicalize: a `cumsum` inside a `quad_form`, for one."""
@@ -62,6 +63,31 @@ def polished(problem: cp.Problem) -> Reference:
         return Reference("error")
     names = [v.name() for v in problem.variables()]
     return Reference(status, exact.objective, dict(zip(names, exact.variables, strict=False)))
+
+
+def in_units(problem: cp.Problem, size: float) -> Reference:
+    """The answer with the objective divided by `size`, an equal program that rounding treats otherwise.
+
+    With objectives of 1e9 and more Clarabel calls points optimal that violate bounds by a third, and cones that it
+    approximates roots with may leave a value that its own point does not have: the value is that of the point.
+    """
+    other = cp.Problem(type(problem.objective)(problem.objective.expr / size), problem.constraints)
+    found = reference(other, again=False)
+    if found.status != "optimal":
+        return found
+    for variable in problem.variables():
+        variable.save_value(found.points[variable.name()])
+    value, broken = problem.objective.value, max((violation(c) for c in problem.constraints), default=0.0)
+    if not (np.isfinite(value) and broken <= HELD):
+        return Reference("error")
+    return Reference("optimal", float(value), found.points)
+
+
+def violation(c: cp.Constraint) -> float:
+    """By how much a constraint is violated, relative to its arguments; inf outside of the domain of one."""
+    sides = max((float(np.abs(dense(a.value)).max(initial=0.0)) for a in c.args), default=0.0)
+    worst = float(np.max(np.abs(dense(c.violation())), initial=0.0)) / max(1.0, sides)
+    return np.inf if np.isnan(worst) else worst
 
 
 def distance(problem: cp.Problem) -> float:

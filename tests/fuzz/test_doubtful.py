@@ -4,9 +4,8 @@ import cvxpy as cp
 import numpy as np
 import pytest
 
-from tests.fuzz.check import violation
 from tests.fuzz.doubtful import falls_for_ever, has_feasible_point, has_no_point, has_ray, only_in_the_limit
-from tests.fuzz.reference import distance
+from tests.fuzz.reference import distance, in_units, violation
 
 X, Y = cp.Variable(2, name="x"), cp.Variable(2, name="y")
 EMPTY = [cp.sum(X) <= 0, cp.sum(X) >= 1]
@@ -94,3 +93,22 @@ def test_constraints_without_a_point(place: float, expected: bool) -> None:
 def test_a_distance_is_known_to_far_less_than_what_is_allowed(away: float) -> None:
     X.value = np.array([0.027, -away])
     assert distance(cp.Problem(cp.Minimize(0), [cp.sum(cp.kl_div(X, X)) <= 0.3])) == pytest.approx(away, abs=1e-7)
+
+
+@pytest.mark.parametrize("size", [1.0, 1e7, 1e9, 1e11, 1e13])
+@pytest.mark.parametrize("name", ["squares and entropies", "inverses", "squares", "entropies"])
+def test_large_objectives_have_the_optimum_of_small_ones(name: str, size: float) -> None:
+    """Asked as they are, most of these are called infeasible, unbounded or optimal at a wrong value."""
+    v, a = cp.Variable(12, name="v"), np.random.default_rng(0).normal(size=(8, 12))
+    entropy = cp.sum(cp.rel_entr(v, 5.0))
+    small = {
+        "squares and entropies": cp.sum_squares(a @ v - 1) + 1e-9 * entropy,
+        "inverses": cp.sum(cp.inv_pos(v)),
+        "squares": cp.sum_squares(v),
+        "entropies": entropy,
+    }[name]
+    held = [v >= 1, v <= 2, cp.sum(v) >= 13]
+    best = cp.Problem(cp.Minimize(small), held).solve(solver="CLARABEL")
+    found = in_units(cp.Problem(cp.Minimize(size * small), held), size * abs(best))
+    assert found.status == "optimal"
+    assert found.value == pytest.approx(size * best, rel=1e-7)

@@ -76,7 +76,7 @@ def test_a_loose_tolerance_does_not_call_a_flat_program_unbounded(tolerance: flo
         theta = [torch.tensor(m, dtype=torch.float64)[None] for m in ([[curvature]], [-1.0], [[1.0]], [0.0])]
         ray, still = torch.ones(1, 1, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)
         accuracy = certainty(tolerance, torch.float64)
-        found.append(bool(certify([], theta, still, ray, still, accuracy).unbounded))
+        found.append(bool(certify([], theta, still, still, ray, still, accuracy).unbounded))
     assert found == [False, True]
 
 

@@ -29,7 +29,7 @@ def test_a_far_feasible_point_is_not_called_infeasible(name: str) -> None:
     zero = torch.zeros(1, 1, dtype=torch.float64)
     ray = torch.tensor([[SMALL, -1.0]], dtype=torch.float64)  # Kᵀy = 0 and ⟨b, y⟩ = 1, but σ of dom f is infinite
     at = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
-    found = certify(blocks, (zero[:, None], zero, k, b), at, zero, ray, 1e-6)
+    found = certify(blocks, (zero[:, None], zero, k, b), at, 0.0 * b, zero, ray, 1e-6)
     assert not bool(found.infeasible)
 
 
@@ -39,5 +39,5 @@ def test_the_same_ray_is_a_certificate_where_the_domain_ends() -> None:
     k, b = torch.tensor([[[1.0], [SMALL]]], dtype=torch.float64), torch.tensor([[0.0, -1.0]], dtype=torch.float64)
     zero = torch.zeros(1, 1, dtype=torch.float64)
     ray = torch.tensor([[SMALL, -1.0]], dtype=torch.float64)
-    found = certify(blocks, (zero[:, None], zero, k, b), torch.zeros_like(b), zero, ray, 1e-6)
+    found = certify(blocks, (zero[:, None], zero, k, b), 0.0 * b, 0.0 * b, zero, ray, 1e-6)
     assert bool(found.infeasible)
