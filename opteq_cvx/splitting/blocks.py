@@ -19,6 +19,7 @@ from opteq_cvx.ir.layout import Layout, as_selection
 from opteq_cvx.ir.param import ParamExpr, const, is_zero
 from opteq_cvx.ir.program import Origin, Term
 from opteq_cvx.maps.evaluate import Environment
+from opteq_cvx.splitting.groups import Rows
 from opteq_cvx.splitting.scaled import precomposed
 
 AWAY = 1e2  # a constant within so many units of rounding of a set lies in it
@@ -65,7 +66,8 @@ class Block(Frozen):
     def bind(self, step: Tensor, theta: Sequence[Tensor], *, inplace: bool = False) -> Callable[[Tensor], Tensor]:
         """The prox as a function of v (B, *event); with `inplace` it may overwrite v.
 
-        `step` is (1|B,) for one step a sample, or (1|B, n) for one a coordinate; `theta` the values of `exprs`.
+        `step` is (1|B,) for one step a sample, or (1|B, n) for one a coordinate, the same for coordinates that the prox
+        couples; `theta` the values of `exprs`.
         """
         t, s, b, data, values = self.parts(step, theta)
         f = self.f
@@ -161,12 +163,9 @@ class Block(Frozen):
         ones = (1,) * self.index.ndim
         if step.ndim == 1:
             return step.reshape(-1, *ones)
-        if (
-            Trait.SEPARABLE not in self.f.traits and self.index.size
-        ):  # one step for the whole block: its rows share their scale
-            return step[:, int(self.index.flat[0])].reshape(-1, *ones)
-        flat = torch.as_tensor(self.index.reshape(-1).copy(), device=step.device)
-        return step.index_select(1, flat).reshape(step.shape[0], *self.index.shape)
+        one = Rows.of(self.f, self.index).first  # rows that the prox couples share their step
+        flat = torch.as_tensor(one.reshape(-1).copy(), device=step.device)
+        return step.index_select(1, flat).reshape(step.shape[0], *one.shape)
 
     def negative_weight(self, theta: Sequence[Tensor]) -> Tensor | None:
         """(1|B,) whether some weight is negative, None where there is no weight to check."""

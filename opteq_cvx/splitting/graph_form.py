@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from opteq_cvx.atoms import Trait, atom
+from opteq_cvx.atoms import atom
 from opteq_cvx.ir.frozen import Frozen, FrozenDict, freeze_index, size
 from opteq_cvx.ir.layout import Layout
 from opteq_cvx.ir.linmap import stage as map_stage
@@ -16,6 +16,7 @@ from opteq_cvx.ir.program import Program, Term
 from opteq_cvx.maps.evaluate import Environment
 from opteq_cvx.splitting.blocks import Block, evaluate
 from opteq_cvx.splitting.contract import Certificate
+from opteq_cvx.splitting.groups import Rows
 from opteq_cvx.splitting.quadratic import QuadraticPart
 from opteq_cvx.splitting.structure import SMOOTH, Structure
 
@@ -73,8 +74,8 @@ class GraphForm(Frozen):
         return out
 
     @property
-    def groups(self) -> Sequence[tuple[int, int]]:
-        """(start, stop) of row ranges that need one common scale: the non-separable blocks."""
+    def groups(self) -> Sequence[Rows]:
+        """The rows of each block whose prox couples some."""
         return coupled(self.blocks)
 
     def certificate(self, theta: Sequence[Tensor], convex: Tensor | None) -> Certificate:
@@ -82,10 +83,10 @@ class GraphForm(Frozen):
         return Structure(self.layout, self.smooth, self.blocks, None).certificate(theta[4:], None, convex)
 
 
-def coupled(blocks: Sequence[Block]) -> Sequence[tuple[int, int]]:
-    """(start, stop) of the rows of each block whose prox couples entries."""
-    found = [b.index for b in blocks if Trait.SEPARABLE not in b.f.traits and b.index.size]
-    return tuple((int(index.min()), int(index.max()) + 1) for index in found)
+def coupled(blocks: Sequence[Block]) -> Sequence[Rows]:
+    """The rows of each block whose prox couples entries."""
+    found = [Rows.of(b.f, b.index) for b in blocks if b.index.size]
+    return tuple(rows for rows in found if rows.width > 1)
 
 
 def _cat(parts: Sequence[Tensor]) -> Tensor:

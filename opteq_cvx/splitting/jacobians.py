@@ -7,29 +7,11 @@ import torch
 from torch import Tensor
 
 from opteq_cvx.atoms import Trait
-from opteq_cvx.atoms.axes import Reducing
-from opteq_cvx.atoms.level_set import LevelSet
-from opteq_cvx.ir.frozen import size
 from opteq_cvx.splitting.blocks import Block
+from opteq_cvx.splitting.groups import Rows
 
 WIDE = 256  # most entries that a prox may couple for its Jacobian to be formed
 AT_ONCE = 1 << 15  # numbers in all columns of a Jacobian, up to which a call costs more than its arithmetic
-COUPLED = dict.fromkeys(
-    ("soc", "epigraph", "exp_cone", "pow_cone", "kl_div", "rel_entr", "quad_over_lin"), (-1,)
-) | dict.fromkeys(
-    (
-        "psd",
-        "norm_nuc",
-        "sigma_max",
-        "lambda_max",
-        "lambda_sum_largest",
-        "neg_log_det",
-        "neg_von_neumann_entr",
-        "tr_inv",
-    ),
-    (-2, -1),
-)
-"""The axes along which functions without static axes couple entries; of others, all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +59,7 @@ class Spectrum:
 
 def formable(parts: Sequence[Block]) -> bool:
     """Whether the Jacobians of all proxes are cheap enough to be formed."""
-    return all(Trait.SEPARABLE in b.f.traits or _width(b) <= WIDE for b in parts)
+    return all(Trait.SEPARABLE in b.f.traits or Rows.of(b.f, b.index).width <= WIDE for b in parts)
 
 
 def jacobians(parts: Sequence[Block], rest: Sequence[Tensor], step: Tensor, v: Tensor) -> Jacobians:
@@ -98,7 +80,9 @@ def jacobians(parts: Sequence[Block], rest: Sequence[Tensor], step: Tensor, v: T
                 (slope,) = torch.autograd.grad(image, point, torch.ones_like(image))
                 diagonal[:, start:stop] = slope.nan_to_num(0.0).clamp(0.0, 1.0)
             continue
-        order = _grouped(block, torch.arange(start, stop, device=v.device).reshape(block.index.shape))
+        order = Rows.of(block.f, block.index).grouped(
+            torch.arange(start, stop, device=v.device).reshape(block.index.shape)
+        )
         width, event = order.shape[1], (here.shape[0], *block.index.shape)
         found = _known(block, step, own, here.reshape(event))
         if found is not None:
@@ -158,23 +142,6 @@ def diagonalize(found: Jacobians) -> Spectrum:
         values = values.index_copy(1, group.order.reshape(-1), own.clamp(0.0, 1.0).flatten(1))
         vectors.append(Coupled(group.order, basis))
     return Spectrum(values, tuple(vectors))
-
-
-def _axes(block: Block) -> tuple[int, ...]:
-    """The axes along which a block's prox couples entries; it acts on each position of the others by itself."""
-    f, rank = block.f, block.index.ndim
-    axes = f.axes if isinstance(f, Reducing | LevelSet) else COUPLED.get(f.name, tuple(range(-rank, 0)))
-    return tuple(a for a in axes if a >= -rank)
-
-
-def _width(block: Block) -> int:
-    return size(tuple(block.index.shape[a] for a in _axes(block)))
-
-
-def _grouped(block: Block, x: Tensor) -> Tensor:
-    """The entries of a block, in its event's shape, as (groups, width)."""
-    axes = _axes(block)
-    return x.movedim(axes, tuple(range(-len(axes), 0))).reshape(-1, _width(block))
 
 
 def _columns(image: Tensor, point: Tensor, order: Tensor) -> Iterator[Tensor]:

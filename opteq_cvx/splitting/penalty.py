@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from opteq_cvx.atoms import Trait
 from opteq_cvx.splitting.blocks import Block
+from opteq_cvx.splitting.graph_form import coupled
+from opteq_cvx.splitting.groups import Rows, least_of, shared
 from opteq_cvx.splitting.matrices import Matrices
 from opteq_cvx.splitting.sizes import top
 
@@ -30,15 +31,13 @@ class Penalty:
     metric: Tensor
     k: Matrices
     b: Tensor
-    shared: tuple[slice, ...]
+    groups: Sequence[Rows]
     tolerance: float
 
     @staticmethod
     def of(parts: Sequence[Block], metric: Tensor, matrices: Matrices, b: Tensor, tolerance: float) -> "Penalty":
         """Rows that a prox couples share their entry of R."""
-        coupled = [p.index for p in parts if Trait.SEPARABLE not in p.f.traits and p.index.size > 1]
-        shared = tuple(slice(int(i.min()), int(i.min()) + i.size) for i in coupled)
-        return Penalty(metric, matrices.magnitudes(), b, shared, max(tolerance, FINEST))
+        return Penalty(metric, matrices.magnitudes(), b, coupled(parts), max(tolerance, FINEST))
 
     def terms(self, x: Tensor, y: Tensor, r: Tensor) -> Tensor:
         """|K||x| + |b| + |y|/R (B, m): the size of what v − w is the difference of."""
@@ -57,7 +56,4 @@ class Penalty:
         far = torch.minimum(kx.abs().sum(1) / ends, 1.0 / top(y).clamp_min(tiny))
         share = torch.maximum(self.k.tallest() / size[:, None], far[:, None])
         unit = torch.finfo(terms.dtype).eps * self.metric * terms * share
-        limit = (NOISE * self.tolerance / unit.clamp_min(tiny)).clamp_max(LIMIT)
-        for rows in self.shared:
-            limit[:, rows] = limit[:, rows].amin(dim=1, keepdim=True)
-        return limit
+        return shared((NOISE * self.tolerance / unit.clamp_min(tiny)).clamp_max(LIMIT), self.groups, least_of)

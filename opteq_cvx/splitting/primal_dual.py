@@ -25,6 +25,7 @@ from opteq_cvx.maps.evaluate import Environment
 from opteq_cvx.splitting import asked, blocks, infeasibility, newton
 from opteq_cvx.splitting.contract import Certificate, Polished, Prepared, Splitting, Theta
 from opteq_cvx.splitting.graph_form import coupled
+from opteq_cvx.splitting.groups import shared, top_of
 from opteq_cvx.splitting.jacobians import formable
 from opteq_cvx.splitting.matrices import Dense, Moved
 from opteq_cvx.splitting.operators import Products
@@ -119,9 +120,7 @@ class PrimalDual(Frozen, Splitting):
         form, tape, like = self.form, self.parts(theta)[2], theta[0]
         sizes = form.sizes.bind(tuple(t.abs() for t in tape))
         r = sizes.image(like.new_ones(1, form.n))
-        for block in form.outer:  # one step for all rows of a function that is not separable
-            if Trait.SEPARABLE not in block.f.traits and block.index.size:
-                r = _leveled(r, int(block.index.min()), int(block.index.max()) + 1)
+        r = shared(r, coupled(form.outer), top_of)  # one step for all rows that a prox couples
         r = torch.where(r > 0, r, torch.ones_like(r))
         c = sizes.back(torch.ones_like(r))  # after leveling the Schur test still holds: r only grew
         g = sizes.curved(like.new_ones(1, form.n))
@@ -347,9 +346,3 @@ class PrimalDual(Frozen, Splitting):
         y = torch.cat([before.y, before.normal * covered], dim=1)
         found = infeasibility.judge(form.joint, part.data(theta), w, y, dx, dy, linear, tolerance)
         return found.infeasible, found.unbounded
-
-
-def _leveled(r: Tensor, start: int, stop: int) -> Tensor:
-    """Rows start … stop − 1 raised to the largest of them."""
-    level = r[:, start:stop].amax(dim=1, keepdim=True).expand(-1, stop - start)
-    return torch.cat([r[:, :start], level, r[:, stop:]], dim=1)

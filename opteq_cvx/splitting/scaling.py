@@ -9,10 +9,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from opteq_cvx.splitting.groups import Rows, mean_of, shared
+
 LOW, HIGH = 1e-4, 1e4
 
 
-def equilibrate(p: Tensor, k: Tensor, groups: Sequence[tuple[int, int]], rounds: int = 10) -> tuple[Tensor, Tensor]:
+def equilibrate(p: Tensor, k: Tensor, groups: Sequence[Rows], rounds: int = 10) -> tuple[Tensor, Tensor]:
     """(D (1|B, m), E (1|B, n)): row and column scales; rows of one group share their scale."""
     rows = max(p.shape[0], k.shape[0])
     p_abs, k_abs = p.abs().expand(rows, -1, -1), k.abs().expand(rows, -1, -1)
@@ -23,9 +25,7 @@ def equilibrate(p: Tensor, k: Tensor, groups: Sequence[tuple[int, int]], rounds:
         row = amax(scaled_k, 2)
         column = torch.maximum(amax(scaled_k, 1), amax(scaled_p, 1))
         d = (d / safe_sqrt(row)).clamp(LOW, HIGH)
-        for start, stop in groups:
-            d = d.clone()
-            d[:, start:stop] = d[:, start:stop].log().mean(dim=1, keepdim=True).exp()
+        d = shared(d.log(), groups, mean_of).exp() if groups else d
         e = (e / safe_sqrt(column)).clamp(LOW, HIGH)
     return d, e
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-Groups = Sequence[tuple[int, int]]
+from opteq_cvx.splitting.groups import Rows, shared, top_of
 
 WORTHLESS = 0.5
 """Errors relative to the terms that cancel in them are near 1 far from a solution, wherever that is: of two points with
@@ -57,7 +57,7 @@ def duality(x: Tensor, px: Tensor, q: Tensor, pairs: Sequence[Tensor]) -> Tensor
     return left.clamp_min(0.0) / most(sizes)
 
 
-def feasible(shift: Tensor, kx: Tensor, b: Tensor, w: Tensor, groups: Groups) -> Tensor:
+def feasible(shift: Tensor, kx: Tensor, b: Tensor, w: Tensor, groups: Sequence[Rows]) -> Tensor:
     """The relative primal residual (B,) of shift = Kx + b − w, relative to the row, or its group.
 
     A heavy norm of rows near 0 would not see an error that is small beside the largest row of the program. A row
@@ -65,13 +65,19 @@ def feasible(shift: Tensor, kx: Tensor, b: Tensor, w: Tensor, groups: Groups) ->
     """
     sizes = torch.maximum(torch.maximum(kx.abs(), w.abs()), b.abs())
     sizes = torch.maximum(sizes, top(sizes)[:, None] / FINER).clamp_min(1.0)
-    for start, stop in groups:
-        sizes[:, start:stop] = sizes[:, start:stop].amax(dim=1, keepdim=True)
-    return top(shift / sizes)
+    return top(shift / shared(sizes, groups, top_of))
 
 
 def optimality(
-    x: Tensor, w: Tensor, y: Tensor, q: Tensor, b: Tensor, kx: Tensor, px: Tensor, ky: Tensor, groups: Groups = ()
+    x: Tensor,
+    w: Tensor,
+    y: Tensor,
+    q: Tensor,
+    b: Tensor,
+    kx: Tensor,
+    px: Tensor,
+    ky: Tensor,
+    groups: Sequence[Rows] = (),
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Relative primal ‖Kx + b − w‖, dual ‖Px + q + Kᵀy‖ and gap |xᵀ(Px + q) + yᵀ(w − b)|, each (B,).
 
@@ -80,7 +86,7 @@ def optimality(
     Args:
         x: (B, n); w, y: (B, m); q (1|B, n) and b (1|B, m).
         kx: Kx; px: Px; ky: Kᵀy.
-        groups: the first row and the one after the last of each set of rows whose size counts together.
+        groups: rows whose sizes count together.
     """
     primal = feasible(kx + b - w, kx, b, w, groups)
     return primal, stationary(px + q + ky, px, q, [ky]), duality(x, px, q, [(y * (w - b)).sum(1)])

@@ -22,6 +22,7 @@ from opteq_cvx.splitting.balance import balance
 from opteq_cvx.splitting.contract import Certificate, Polished, Prepared, Splitting, Theta
 from opteq_cvx.splitting.douglas_rachford import EQUALITY
 from opteq_cvx.splitting.finishing import finished
+from opteq_cvx.splitting.groups import Rows, mean_of, shared
 from opteq_cvx.splitting.intervals import polyhedral
 from opteq_cvx.splitting.jacobians import diagonalize, formable, jacobians
 from opteq_cvx.splitting.linearization import AutogradLinearization, Linearization
@@ -280,7 +281,7 @@ class ThinDouglasRachford(Frozen, Splitting):
         return (theta[0] + prepared.tensors[0].sqrt() * tilt[:, :n], *theta[1:]), prepared
 
 
-def equilibrate(thin: Thin, diagonal: Tensor, groups: Sequence[tuple[int, int]], rounds: int) -> tuple[Tensor, Tensor]:
+def equilibrate(thin: Thin, diagonal: Tensor, groups: Sequence[Rows], rounds: int) -> tuple[Tensor, Tensor]:
     """(D (1|B, m), E (1|B, n)): row and column scales as in `scaling`, P by its `diagonal` (1|B, n).
 
     The largest entry of EPE is on its diagonal, since P ⪰ 0.
@@ -298,8 +299,6 @@ def equilibrate(thin: Thin, diagonal: Tensor, groups: Sequence[tuple[int, int]],
         if full.shape[1]:
             column = torch.maximum(column, scaled.amax(dim=1))
         d = (d / safe_sqrt(row)).clamp(LOW, HIGH)
-        for start, stop in groups:
-            d = d.clone()
-            d[:, start:stop] = d[:, start:stop].log().mean(dim=1, keepdim=True).exp()
+        d = shared(d.log(), groups, mean_of).exp() if groups else d
         e = (e / safe_sqrt(column)).clamp(LOW, HIGH)
     return d, e
