@@ -70,7 +70,7 @@ def weight(block: Block) -> str:
 
 def closed_form_lines(parts: Structure) -> tuple[tuple[str, str], ...]:
     return (
-        ("form", "min ½p‖u‖² + qᵀu + f(u), p one number for each block of f"),
+        ("form", "min ½p‖u‖² + qᵀu + f(u), p one number where f couples"),
         unknowns(parts),
         *linear(parts.smooth.linear),
         ("solution", "u = prox(−q / p) with weights divided by p, p the constant diagonal of the quadratic"),

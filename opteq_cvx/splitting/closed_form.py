@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from opteq_cvx.atoms import Trait
 from opteq_cvx.ir.frozen import Frozen
 from opteq_cvx.ir.param import Stage
 from opteq_cvx.maps.evaluate import Environment
 from opteq_cvx.splitting import blocks
 from opteq_cvx.splitting.contract import Prepared, Splitting, Theta
+from opteq_cvx.splitting.graph_form import coupled
 from opteq_cvx.splitting.saddle import Proximal, Saddle
 from opteq_cvx.splitting.structure import Structure
 
@@ -21,7 +21,8 @@ from opteq_cvx.splitting.structure import Structure
 class ClosedForm(Frozen, Splitting):
     """theta = (p, q, *block data) with p (1|B, n) > 0 the diagonal; the state is u; T(z) does not depend on z.
 
-    `uniform` says that p is one number, so that functions of several coordinates have a prox in this metric.
+    `uniform` says that p is one number; else it is one for the coordinates of each group that a prox couples, so that
+    all functions have a prox in this metric.
     """
 
     parts: Structure
@@ -102,6 +103,8 @@ def closed_form(parts: Structure) -> ClosedForm | str:
     if not bool((p > 0).all()):
         return "some coordinate has no curvature"
     uniform = bool(p.max() == p.min())
-    if not uniform and not all(Trait.SEPARABLE in b.f.traits for b in parts.blocks):
-        return "curvature differs inside a non-separable term"
+    for rows in () if uniform else coupled(parts.blocks):
+        group = rows.grouped(p[0, torch.as_tensor(rows.index.copy())])
+        if bool((group.amax(1) > group.amin(1)).any()):
+            return "curvature differs between coordinates that a term couples"
     return ClosedForm(parts, uniform)

@@ -65,6 +65,16 @@ def projection(**options: object) -> oc.EquilibriumLayer:
     return oc.compile(cp.Problem(cp.Minimize(cost), [u <= 1]), **options)
 
 
+def grouped(**options: object) -> oc.EquilibriumLayer:
+    """Row norms and a square whose curvature differs from row to row: one application of a prox."""
+    b = oc.Input((3, 2), name="b")
+    x = cp.Variable((3, 2), name="x")
+    curvature = np.array([[0.5], [1.0], [4.0]]) * np.ones((3, 2))
+    w = oc.Weight(name="w", nonneg=True, init=0.2)
+    objective = 0.5 * cp.sum(cp.multiply(curvature, cp.square(x - b - 2))) + w * cp.sum(cp.norm(x, 2, axis=1))
+    return oc.compile(cp.Problem(cp.Minimize(objective)), inputs=[b], outputs=[x], **options)
+
+
 def opteq(**options: object) -> oc.EquilibriumLayer:
     """The OptEq unit, a matrix formed."""
     rng, n, k = _rng(), 6, 4
@@ -197,6 +207,7 @@ def game(**options: object) -> oc.EquilibriumLayer:
 
 PROGRAMS = (
     Program("closed form", ClosedForm, projection, ((5,),)),
+    Program("closed form, groups", ClosedForm, grouped, ((3, 2),), curved=True),
     Program("forward-backward", ForwardBackward, opteq, ((4,),)),
     Program("matrix-free forward-backward", FactoredForwardBackward, convolutions, ((1, 4, 4),)),
     Program("matrix-free, mixed factors", FactoredForwardBackward, two_convolutions, ((1, 5, 5),)),
