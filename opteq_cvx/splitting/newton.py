@@ -30,6 +30,7 @@ INNER = 0.1  # the gradient of φ is made so much smaller than the primal residu
 SHRINK, FASTER = 0.1, 1e-4  # σ falls by these factors at least and at most, where it is what holds x back
 LEAST = 1e-20  # and to this part of it
 FALL = 0.25  # R grows where an outer step reduces the primal residual by less (see `penalty`)
+OFTEN, RARELY = 10, 5  # the first outer steps are looked at for rays, then every so many: it may cost more than a step
 FEASIBLE = 1e-4  # primal residual up to which a falling ray means that the program is unbounded
 Prox = Callable[[Tensor], Tensor]
 Residuals = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
@@ -99,7 +100,7 @@ def finish(
     ends = most([e.sum(1).abs() for e in (share * x * px, share * x * q, x * (px + q), y * kx)])
     growth = penalty.ceiling(penalty.terms(x, y, metric), ones, y, kx, ends).clamp_max(1.0)
     pull = torch.ones_like(before)[:, None]
-    never = torch.zeros_like(before, dtype=torch.bool)
+    never, looks = torch.zeros_like(before, dtype=torch.bool), 0
     best = Finish(
         x, torch.zeros_like(y), y, before, torch.zeros_like(before, dtype=torch.int64), never, never, metric + 0.0 * y
     )
@@ -130,13 +131,15 @@ def finish(
         slow = done & (primal > FALL * before) & short & ((by_rows >= by_center) | (primal >= dual))
         far = done & loose & ((by_center >= by_rows) | (dual >= primal))
         before = torch.where(done, primal, before)
-        if bool((done & ~over).any()):
+        fresh = done & ~over
+        looks += int(fresh.any())
+        if bool(fresh.any()) and (looks <= OFTEN or looks % RARELY == 0):
             drift = matrices.moved(q, b, x - center, moved - y)
             ray = infeasibility.judge(parts, rest, w, moved, x - center, moved - y, drift, certain)
             best = replace(
                 best,
-                infeasible=best.infeasible | (done & ~over & ray.infeasible),
-                unbounded=best.unbounded | (done & ~over & ray.unbounded & (primal <= FEASIBLE)),
+                infeasible=best.infeasible | (fresh & ray.infeasible),
+                unbounded=best.unbounded | (fresh & ray.unbounded & (primal <= FEASIBLE)),
             )
         way = (top(x - center) / top(x).clamp_min(torch.finfo(x.dtype).tiny)).clamp(FASTER, SHRINK)
         y, center = torch.where(done[:, None], moved, y), torch.where(done[:, None], x, center)
