@@ -16,10 +16,10 @@ NUMPY = {top_of: np.max, least_of: np.min, mean_of: np.mean}
 
 @pytest.mark.parametrize("cls", registry(), ids=lambda cls: cls.name)
 def test_a_group_knows_no_other(cls: type[Atom]) -> None:
-    """Each group of a prox is the same whatever steps and points the others have, and no part of it is, alone."""
+    """There is a group for each step that the contract has; it is the same whatever the others' steps and points."""
     for case in cases(cls):
         rows = Rows.of(case.atom, np.arange(np.prod(case.event, dtype=int)).reshape(case.event))
-        assert rows.first.shape == tuple(case.reduced)  # as the contract has it
+        assert rows.first.shape == tuple(case.reduced)
         v, step, data = normal(case, (1,)), steps(case, (1,)), lead(case.data, 1)
         mixed = case.atom.prox(v, step, data)
         groups, own = rows.grouped(torch.arange(v.numel()).reshape(case.event)), step.reshape(-1)
