@@ -57,6 +57,7 @@ class Rounds:
         self.splitting, self.theta, self.prepared = splitting, theta, prepared
         self.z, self.residual = z0.clone(), z0.new_full((rows,), torch.inf)
         self.first, self.plain = prepared, z0.clone()  # the plain map, whose drift tells infeasible programs
+        self.fallen = torch.zeros(rows, dtype=torch.bool, device=z0.device)  # back to it, for good
         self.steps = torch.zeros(rows, dtype=torch.int64, device=z0.device)
         self.converged = torch.zeros(rows, dtype=torch.bool, device=z0.device)
         self.finite = torch.ones_like(self.converged)
@@ -79,8 +80,22 @@ class Rounds:
         self.z[self.active], self.residual[self.active], self.finite[self.active] = done.z, done.residual, done.finite
         self.steps[self.active] += done.steps
         self.converged[self.active] = done.converged
-        self.active = self.active[done.finite & ~done.converged]
+        lost = ~done.finite & ~self.fallen[self.active]
+        if bool(lost.any()):
+            self.fall_back(self.active[lost])
+        self.active = self.active[(done.finite | lost) & ~done.converged]
         return int(done.steps.max())
+
+    def fall_back(self, rows: Tensor) -> None:
+        """Go on from the plain iterates, in the first map: rounding has thrown these samples out of a changed one."""
+        self.fallen[rows] = True
+        self.z[rows], self.residual[rows], self.finite[rows] = self.plain[rows], torch.inf, True
+        self.prepared = self.kept(self.prepared)
+
+    def kept(self, prepared: Prepared) -> Prepared:
+        """The map, for samples that have fallen back the first one."""
+        pairs = zip(prepared.tensors, self.first.tensors, strict=True)
+        return replace(prepared, tensors=tuple(_where(self.fallen, first, now) for now, first in pairs))
 
     def probe(self, count: int, accuracy: float) -> None:
         """Advance the plain map and look at its drift: samples certified infeasible or unbounded are done."""
@@ -128,7 +143,10 @@ class Rounds:
         change = self.splitting.rebalance(self.z, self.theta, self.prepared)
         if change is None:
             return False
-        self.z, self.prepared = change
+        z, prepared = change
+        if bool(self.fallen.any()):
+            z, prepared = torch.where(self.fallen[:, None], self.z, z), self.kept(prepared)
+        self.z, self.prepared = z, prepared
         return True
 
     def result(self) -> tuple[Iterate, Prepared]:
@@ -146,6 +164,13 @@ def _put(old: Tensor, new: Tensor, rows: Tensor, picked: Tensor, batch: int) -> 
     whole = old.expand(batch, *old.shape[1:]).clone()
     whole[rows] = new.expand(picked.shape[0], *new.shape[1:])[picked]
     return whole
+
+
+def _where(rows: Tensor, these: Tensor, others: Tensor) -> Tensor:
+    """Of tensors (1|B, …) `these` for the rows (B,), `others` for the rest; themselves where both are one."""
+    if these is others:
+        return others
+    return torch.where(rows.reshape(-1, *(1,) * (others.ndim - 1)), these, others)
 
 
 def _flag(flag: Tensor | None, like: Tensor) -> Tensor:
