@@ -34,6 +34,7 @@ TOLERANCE = 1e-8  # of the layer
 OBJECTIVE = 1e-5  # relative, against Clarabel
 FEASIBLE = 1e-5  # relative to the size of the constraint's sides, or, where more, of the way to the feasible set
 BETTER = 1e-6  # by which a feasible point beats a reference that is therefore not exact
+SAME = 1e-7  # relative distance of points up to which they are one
 FAR = 1e5  # size of points at which Clarabel calls optimal what has no minimum
 SLOW = 10.0  # seconds of this process for compiling and one batch
 CHECKS = 30.0  # seconds of this process for all the rest: generator, reference, repetitions, gradients
@@ -243,7 +244,7 @@ def differences(made: Made, got: Mapping[str, Array], worth: float, exact: Refer
         return f"skipped: {where} is feasible and {-gap / size:.1e} below the exact solver's optimum {best:.6g}"
     if not abs(worth - best) <= allowed:
         return f"wrong objective: {where} reports {worth:.8g}, at its point {value:.8g}, exact {best:.8g}"
-    if gap > allowed:
+    if gap > allowed and far > SAME:  # else the objective is steep there: the point is right, and so is what is reported
         return f"wrong: {where} is {gap / size:.1e} above the optimum {best:.6g}"
     if made.modulus > 0 and far > max(POINT, np.sqrt(2e-9 * size / made.modulus)):
         away = max((float(np.abs(got[k] - points[k]).max(initial=0.0)) for k in points), default=0.0)
