@@ -244,7 +244,7 @@ def differences(made: Made, got: Mapping[str, Array], worth: float, exact: Refer
         return f"skipped: {where} is feasible and {-gap / size:.1e} below the exact solver's optimum {best:.6g}"
     if not abs(worth - best) <= allowed:
         return f"wrong objective: {where} reports {worth:.8g}, at its point {value:.8g}, exact {best:.8g}"
-    if gap > allowed and far > SAME:  # else the objective is steep there: the point is right, and so is what is reported
+    if gap > allowed and far > SAME:  # else the objective is steep there: the point is right, and what is reported
         return f"wrong: {where} is {gap / size:.1e} above the optimum {best:.6g}"
     if made.modulus > 0 and far > max(POINT, np.sqrt(2e-9 * size / made.modulus)):
         away = max((float(np.abs(got[k] - points[k]).max(initial=0.0)) for k in points), default=0.0)
