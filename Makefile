@@ -15,7 +15,7 @@ BENCH_ARGS ?=
 FUZZ_ARGS ?= --count 1000 --seed 0 --out fuzz.jsonl
 MUTANT_ARGS ?= --folder frontend --count 80 --seed 0 --out mutants.json
 NAMES ?=
-CVXPY := "==1.9.0" "<1.10"
+CVXPY := "==1.9.3" "<1.10"
 CORE := tests/frontend tests/layer tests/verify tests/bridge tests/regressions
 BENCHMARKS := $(filter-out __init__ harness chart,$(basename $(notdir $(wildcard tests/benchmarks/*.py))))
 TORCH := $(shell grep '^torch==' constraints.txt)
@@ -58,7 +58,7 @@ slow: .venv-test/.stamp
 
 compat:
 	set -e; for allowed in $(CVXPY); do \
-	  rm -rf .venv-compat; $(PYTHON) -m venv .venv-compat; grep -v '^cvxpy==' constraints.txt > .venv-compat/others.txt; \
+	  rm -rf .venv-compat; $(PYTHON) -m venv .venv-compat; grep -Ev '^(cvxpy|sparsediffpy)==' constraints.txt > .venv-compat/others.txt; \
 	  .venv-compat/bin/python -m pip install --quiet -c constraints.txt $(TORCH); \
 	  .venv-compat/bin/python -m pip install --quiet -c .venv-compat/others.txt \
 	    -e ".[reference,train,plot,dev]" "cvxpy$$allowed"; \

@@ -80,7 +80,7 @@ def test_metadata_says_what_setup_cfg_means(metadata: Message) -> None:
     assert metadata["Description-Content-Type"] == "text/markdown"
     required = metadata.get_all("Requires-Dist") or []
     assert "torch>=2.6" in required
-    assert any(r.startswith("cvxpy<1.10,>=1.9") for r in required)
+    assert any(r.startswith("cvxpy<1.10,>=1.9.3") for r in required)
     assert set(metadata.get_all("Provides-Extra") or []) == {
         "reference", "train", "plot", "notebooks", "docs", "bench", "dev",
     }  # fmt: skip
