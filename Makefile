@@ -1,6 +1,6 @@
 # make demo: the claims of the README, checked on this machine.   make test: everything a change must pass.
 # make fuzz FUZZ_ARGS="--count 20000 --seed 0 --out F": random programs against an exact solver; goes on with F; a table.
-# make compat: the core of the tests with the oldest and the newest CVXPY that setup.cfg allows.
+# make compat: the core of the tests with the oldest and the newest CVXPY that setup.cfg allows, and what these depend on.
 # make docs: the documentation in docs/_build/html, from docstrings, pages and committed notebooks; a warning is an error.
 # make coverage: lines and branches that the tests run, in one process; fails under 95 %.
 # make mutants MUTANT_ARGS="--folder atoms --count 80": small faults put into the code, one at a time; the tests must notice.

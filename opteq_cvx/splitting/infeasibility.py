@@ -55,7 +55,7 @@ def certify(
     dy: Tensor,
     tolerance: float,
 ) -> Drift:
-    """Test the drift (dx, dy) of one step, (B, n) and (B, m), at the present point w of dom g and y, both (B, m)."""
+    """Test the drift (dx, dy) of one step, (B, n) and (B, m), at the point w of dom g with multipliers y (B, m)."""
     p, q, k, b, *rest = theta
     return judge(blocks, rest, w, y, dx, dy, Dense(p, k).moved(q, b, dx, dy), tolerance)
 

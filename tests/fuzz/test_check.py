@@ -19,5 +19,4 @@ def test_where_the_objective_is_steep_a_right_point_is_enough(away: float, worth
     made = Made(problem=problem, kind="feasible", modulus=0.0, builder=Builder(Source([])), labels=())
     exact = Reference("optimal", 0.0, {"x": np.zeros(1), "y": np.zeros(())})
     got = {"x": np.array([away]), "y": np.array(away**2)}
-    assert differences(made, got, worth, exact, "sample 0").startswith(word)
-    assert bool(word) == bool(differences(made, got, worth, exact, "sample 0"))
+    assert differences(made, got, worth, exact, "sample 0").partition(" ")[0].rstrip(":") == word
